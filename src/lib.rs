@@ -1,0 +1,10 @@
+//! lakesmith streams a Kafka topic into bronze, silver and gold tables on HDFS and a Hive Metastore, exactly once.
+//!
+//! The modules stand in the order in which a record meets them; imports point down this list only (`tests/layering.rs` holds it to that).
+//! `ARCHITECTURE.md` tells a record's way, the commit protocol and what happens when something is killed.
+
+pub mod retry;
+pub mod telemetry;
+pub mod error;
+
+pub use error::{Context, Error, Kind, Result};
