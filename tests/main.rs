@@ -1,0 +1,3 @@
+//! The one integration binary: each module tests one part of lakesmith from outside, against real servers where it has any.
+
+mod layering;
