@@ -1,4 +1,5 @@
 //! The one integration binary: each module tests one part of lakesmith from outside, against real servers where it has any.
 
 mod layering;
+mod metastore;
 mod storage;

@@ -1,0 +1,204 @@
+//! A lock that is held: taken, kept alive, looked after, given back.
+//!
+//! *Invariants*: [`HeldLock::acquire`] returns only with the lock. A lock of another is waited for, then explained, never taken away.
+//!
+//! *Failure*: when the reply to `lock` is lost, the lock may exist: it is found again by its agent id. A lock whose heartbeats do not
+//! arrive ends on the server after `metastore.txn.timeout`; [`HeldLock::ensure_held`] asks the server, so it says so.
+//!
+//! *What may leak*: the lock, until the server's timeout, if the process dies or giving it back fails.
+
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::{Metastore, MetastoreError, MetastoreResult};
+use crate::error::{Context, Error, Result};
+use crate::metastore::types::{LockComponent, LockRequest, LockState, ShownLock};
+use crate::retry::{Backoff, RetrySettings, sleep};
+
+/// Tries at a call about a lock when connections fail.
+const RETRIES: RetrySettings =
+    RetrySettings { attempts: 4, initial_delay: Duration::from_millis(100), max_delay: Duration::from_secs(2) };
+
+/// An exclusive lock on a name in a database, kept alive until it is released.
+#[derive(Debug)]
+pub struct HeldLock {
+    metastore: Metastore,
+    id: i64,
+    what: String,
+    heartbeat: JoinHandle<()>,
+    lost: Arc<OnceLock<String>>,
+    released: bool,
+}
+
+impl HeldLock {
+    /// Waits for the lock for as long as `metastore.lock_timeout`.
+    pub async fn acquire(metastore: &Metastore, database: &str, table: &str) -> Result<Self> {
+        let what = format!("{database}.{table}");
+        let agent = format!("lakesmith-{}", Uuid::new_v4());
+        let id = request(metastore, database, table, &agent).await.with_context(|| format!("failed to lock {what}"))?;
+        let held = Self::keep(metastore.clone(), id, what);
+        // From here on dropping `held` gives the lock, or the place in its queue, back.
+        held.wait(database, table).await?;
+        Ok(held)
+    }
+
+    fn keep(metastore: Metastore, id: i64, what: String) -> Self {
+        let lost = Arc::new(OnceLock::new());
+        let heartbeat = tokio::spawn(beat(metastore.clone(), id, lost.clone()));
+        Self { metastore, id, what, heartbeat, lost, released: false }
+    }
+
+    /// The server's number of the lock.
+    pub fn id(&self) -> i64 {
+        self.id
+    }
+
+    async fn wait(&self, database: &str, table: &str) -> Result<()> {
+        let begun = Instant::now();
+        let patience = self.metastore.settings().lock_timeout;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            match self.check().await? {
+                LockState::Acquired => return Ok(()),
+                LockState::Waiting if begun.elapsed() < patience => {}
+                LockState::Waiting => return Err(self.explain(database, table, patience).await),
+                LockState::Abort | LockState::NotAcquired => {
+                    return Err(Error::transient(format!("the metastore gave up lock {} on {}", self.id, self.what)));
+                }
+            }
+            sleep(pause.min(patience.saturating_sub(begun.elapsed()))).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    async fn check(&self) -> Result<LockState> {
+        let state = repeated(|| self.metastore.check_lock(self.id)).await;
+        Ok(state.with_context(|| format!("lock {} on {} cannot be checked", self.id, self.what))?.state)
+    }
+
+    async fn explain(&self, database: &str, table: &str, patience: Duration) -> Error {
+        let waited = humantime::format_duration(patience);
+        let locks = self.metastore.show_locks(database, table).await.unwrap_or_default();
+        let holder = locks.iter().find(|lock| lock.state == LockState::Acquired && lock.lock_id != self.id);
+        let who = holder.map_or_else(|| "by another that is gone by now".to_owned(), describe);
+        Error::transient(format!("{} was still locked after {waited}: {who}", self.what)).hint(
+            "wait for that process to finish; if it is dead, the metastore drops its lock after metastore.txn.timeout (300s by default)",
+        )
+    }
+
+    /// Asks the server whether the lock is still held. Call it on both sides of what the lock protects.
+    pub async fn ensure_held(&self) -> Result<()> {
+        let gone = |why: &str| {
+            Error::transient(format!("lock {} on {} was lost: {why}", self.id, self.what))
+                .hint("lower metastore.lock_heartbeat, or raise metastore.txn.timeout on the metastore")
+        };
+        if let Some(why) = self.lost.get() {
+            return Err(gone(why));
+        }
+        match self.check().await? {
+            LockState::Acquired => Ok(()),
+            LockState::Waiting | LockState::Abort | LockState::NotAcquired => Err(gone("the metastore no longer grants it")),
+        }
+    }
+
+    /// Gives the lock back. An error means that it lasts until the server's timeout. That it was lost before is not always told: 4.x takes
+    /// any number, so call [`HeldLock::ensure_held`] first where it matters.
+    pub async fn release(mut self) -> Result<()> {
+        self.released = true;
+        self.heartbeat.abort();
+        unlock(&self.metastore, self.id).await.with_context(|| format!("lock {} on {} was not released", self.id, self.what))
+    }
+}
+
+impl Drop for HeldLock {
+    fn drop(&mut self) {
+        self.heartbeat.abort();
+        if self.released {
+            return;
+        }
+        let (metastore, id) = (self.metastore.clone(), self.id);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = unlock(&metastore, id).await {
+                    warn!(lock_id = id, %error, "a lock that was let go could not be released");
+                }
+            });
+        }
+    }
+}
+
+/// Asks for the lock, once; if the reply is lost, finds out by the agent id whether there is one.
+async fn request(metastore: &Metastore, database: &str, table: &str, agent: &str) -> Result<i64> {
+    let request = LockRequest {
+        components: vec![LockComponent::exclusive(database, table)],
+        user: metastore.user().to_owned(),
+        hostname: whoami::hostname().unwrap_or_else(|_| "unknown".into()),
+        agent: agent.to_owned(),
+    };
+    let lost = match metastore.lock(&request).await {
+        Ok(response) => return Ok(response.lock_id),
+        Err(error) if error.certainly_not_applied() => return Err(error.into()),
+        Err(error) => error,
+    };
+    let locks = repeated(|| metastore.show_locks(database, table)).await?;
+    match locks.iter().find(|lock| lock.agent.as_deref() == Some(agent)) {
+        Some(lock) => Ok(lock.lock_id),
+        None => Err(lost.into()),
+    }
+}
+
+async fn beat(metastore: Metastore, id: i64, lost: Arc<OnceLock<String>>) {
+    loop {
+        sleep(metastore.settings().lock_heartbeat).await;
+        match metastore.heartbeat(id).await {
+            Ok(()) => {}
+            Err(error @ MetastoreError::Lock { .. }) => {
+                let _ = lost.set(error.to_string());
+                return;
+            }
+            // The next beat may get through; `ensure_held` asks the server in any case.
+            Err(error) => warn!(lock_id = id, %error, "a heartbeat of a lock failed"),
+        }
+    }
+}
+
+async fn unlock(metastore: &Metastore, id: i64) -> MetastoreResult<()> {
+    let mut backoff = Backoff::new(&RETRIES);
+    loop {
+        match metastore.unlock(id).await {
+            // An earlier try whose reply was lost has done it.
+            Err(MetastoreError::Lock { .. }) if backoff.tries() > 1 => return Ok(()),
+            Err(error) if is_of_the_network(&error) && backoff.wait().await => {}
+            result => return result,
+        }
+    }
+}
+
+/// A call that changes nothing the second time, tried again while connections fail.
+async fn repeated<T, F: Future<Output = MetastoreResult<T>>>(call: impl Fn() -> F) -> MetastoreResult<T> {
+    let mut backoff = Backoff::new(&RETRIES);
+    loop {
+        match call().await {
+            Err(error) if is_of_the_network(&error) && backoff.wait().await => {}
+            result => return result,
+        }
+    }
+}
+
+fn is_of_the_network(error: &MetastoreError) -> bool {
+    matches!(error, MetastoreError::Transport { .. } | MetastoreError::Timeout { .. })
+}
+
+fn describe(lock: &ShownLock) -> String {
+    let time = |ms: i64| chrono::DateTime::from_timestamp_millis(ms).map(|at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string());
+    let since = lock.acquired_at_ms.and_then(time).unwrap_or_else(|| "an unknown time".into());
+    let seen = time(lock.last_heartbeat_ms).unwrap_or_else(|| "never".into());
+    let agent = lock.agent.as_deref().unwrap_or("unknown");
+    format!("lock {} of {}@{} ({agent}), held since {since}, last heartbeat {seen}", lock.lock_id, lock.user, lock.hostname)
+}

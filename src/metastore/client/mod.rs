@@ -1,0 +1,142 @@
+//! The client: Hive's metastore as async methods.
+//!
+//! Every exception that a method declares comes back as an error with the server's words. Reads are repeated once when a connection turns
+//! out to be dead; writes are never repeated once a byte was sent (see [`MetastoreError::certainly_not_applied`]).
+
+mod calls;
+mod connection;
+mod held_lock;
+mod pool;
+mod probe;
+
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+use super::contract::{self, Method};
+use super::error::{MetastoreError, MetastoreResult};
+use super::settings::MetastoreSettings;
+use super::thrift::{List, Struct, Value};
+use crate::error::{Context, Result};
+use pool::{Pool, Repeat};
+
+pub use held_lock::HeldLock;
+pub use probe::CompareAndSwap;
+
+/// Whether dropping an entry takes the files with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeleteData {
+    Yes,
+    No,
+}
+
+/// Whether dropping a database takes its tables with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cascade {
+    Yes,
+    No,
+}
+
+/// Whether adding a partition that exists is fine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfNotExists {
+    Yes,
+    No,
+}
+
+/// A metastore, over a few shared connections. Clones share them.
+#[derive(Clone)]
+pub struct Metastore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pool: Pool,
+    compare_and_swap: OnceCell<CompareAndSwap>,
+}
+
+impl std::fmt::Debug for Metastore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metastore").field("uris", &self.inner.pool.settings().uris).finish_non_exhaustive()
+    }
+}
+
+impl Metastore {
+    /// Connects to one of the servers.
+    pub async fn connect(settings: &MetastoreSettings) -> Result<Self> {
+        let pool = Pool::new(settings)?;
+        let metastore = Self { inner: Arc::new(Inner { pool, compare_and_swap: OnceCell::new() }) };
+        metastore.server_version().await.with_context(|| format!("no metastore answers at {}", settings.uris.join(", ")))?;
+        Ok(metastore)
+    }
+
+    pub fn settings(&self) -> &MetastoreSettings {
+        self.inner.pool.settings()
+    }
+
+    /// The name under which lakesmith is known to the server.
+    pub fn user(&self) -> &str {
+        self.inner.pool.user()
+    }
+
+    async fn read<const N: usize>(&self, method: &'static Method, arguments: [Value; N]) -> MetastoreResult<Answered> {
+        let value = self.inner.pool.call(method, method.call(arguments), Repeat::Safe).await?;
+        Ok(Answered { method, value })
+    }
+
+    async fn write<const N: usize>(&self, method: &'static Method, arguments: [Value; N]) -> MetastoreResult<Answered> {
+        let value = self.inner.pool.call(method, method.call(arguments), Repeat::OnlyUnsent).await?;
+        Ok(Answered { method, value })
+    }
+}
+
+/// A result whose type is the one that the method declares (the connection has checked it).
+struct Answered {
+    method: &'static Method,
+    value: Option<Value>,
+}
+
+impl Answered {
+    fn wrong(&self) -> MetastoreError {
+        MetastoreError::Application { method: self.method.name, message: "a result without the fields that it must have".into() }
+    }
+
+    fn text(self) -> MetastoreResult<String> {
+        self.value.as_ref().and_then(Value::as_text).map(str::to_owned).ok_or_else(|| self.wrong())
+    }
+
+    fn list(self) -> MetastoreResult<List> {
+        match self.value {
+            Some(Value::List(list)) => Ok(list),
+            _ => Err(self.wrong()),
+        }
+    }
+
+    fn inner(self) -> MetastoreResult<Struct> {
+        match self.value {
+            Some(Value::Struct(inner)) => Ok(inner),
+            _ => Err(self.wrong()),
+        }
+    }
+
+    fn flag(self) -> MetastoreResult<bool> {
+        match self.value {
+            Some(Value::Bool(flag)) => Ok(flag),
+            _ => Err(self.wrong()),
+        }
+    }
+
+    /// Reads the result struct with a function that returns none where a field is missing.
+    fn parse<T>(self, read: impl FnOnce(&Struct) -> Option<T>) -> MetastoreResult<T> {
+        self.value.as_ref().and_then(Value::as_struct).and_then(read).ok_or_else(|| self.wrong())
+    }
+}
+
+/// An absent object is none, any other error stays one.
+fn found<T>(result: MetastoreResult<T>) -> MetastoreResult<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MetastoreError::NoSuchObject { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
