@@ -3,3 +3,4 @@
 mod layering;
 mod metastore;
 mod storage;
+mod table;

@@ -1,0 +1,199 @@
+//! Reading records back by their coordinates.
+//!
+//! The ranges prune files and row groups by the statistics of partition and offset; an exact filter follows, because statistics only
+//! say where a record may be. Columns are found by field id: the iceberg crate resolves names in the snapshot's schema, where a column
+//! that was renamed since still has its old name, and one that was added since is missing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{Int32Type, Int64Type, SchemaRef as ArrowSchemaRef};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use iceberg::expr::{Predicate, Reference};
+use iceberg::spec::{Datum, Snapshot};
+
+use super::LakeTable;
+use super::arrow_types::retype;
+use crate::checkpoint::{OffsetRange, PartitionId};
+use crate::error::{Context, Error, Result};
+use crate::record::{OFFSET, PARTITION};
+
+/// Data files that a scan reads at the same time.
+const FILE_CONCURRENCY: usize = 2;
+/// Decoded bytes of one batch, as far as the table's average record tells.
+const BATCH_BYTES: u64 = 8 << 20;
+/// How much larger records are decoded than in a file.
+const INFLATION: u64 = 10;
+/// Partitions above which a predicate names the span of all ranges instead of each: binding and evaluating it would cost more than it
+/// saves.
+const PREDICATE_PARTITIONS_MAX: usize = 64;
+
+/// Offsets by topic partition.
+pub type OffsetRanges = BTreeMap<PartitionId, OffsetRange>;
+
+/// Records of a scan, batch by batch.
+pub type Records = BoxStream<'static, Result<RecordBatch>>;
+
+impl LakeTable {
+    /// The records of these offset ranges (all records for none), streamed from the current snapshot; `columns` in the order given, all
+    /// in table order if none, in the types of [`Self::arrow_schema`]. Records of one file come in their order; files come in any.
+    pub async fn scan(&self, ranges: Option<&OffsetRanges>, columns: Option<&[&str]>) -> Result<Records> {
+        self.scan_where(ranges, columns, None).await
+    }
+
+    /// A [`LakeTable::scan`] that leaves out records for which `also` is false or null.
+    pub async fn scan_where(
+        &self,
+        ranges: Option<&OffsetRanges>,
+        columns: Option<&[&str]>,
+        also: Option<Predicate>,
+    ) -> Result<Records> {
+        let Some(snapshot) = self.metadata().current_snapshot() else { return Ok(futures::stream::empty().boxed()) };
+        let failed = || format!("failed to read table {}", self.ident());
+        let layout = Layout::new(self, snapshot, columns)?;
+        let mut read: Vec<String> = layout.columns.iter().flatten().cloned().collect();
+        let table = self.to_iceberg()?;
+        let mut scan =
+            table.scan().with_data_file_concurrency_limit(FILE_CONCURRENCY).with_batch_size(Some(batch_rows(snapshot)));
+        let mut filter = None;
+        let mut predicates: Vec<Predicate> = also.into_iter().collect();
+        if let Some(ranges) = ranges {
+            let (partition, offset) = (layout.name(self, PARTITION)?, layout.name(self, OFFSET)?);
+            let Some(predicate) = predicate(ranges, &partition, &offset) else { return Ok(futures::stream::empty().boxed()) };
+            predicates.push(predicate);
+            read.extend(
+                [&partition, &offset].into_iter().filter(|name| !layout.columns.contains(&Some((*name).clone()))).cloned(),
+            );
+            filter = Some(Exact { ranges: ranges.clone(), partition, offset });
+        }
+        if let Some(predicate) = predicates.into_iter().reduce(Predicate::and) {
+            scan = scan.with_filter(predicate);
+        }
+        let batches = scan.select(read).build().with_context(failed)?.to_arrow().await.with_context(failed)?;
+        let ident = self.ident().clone();
+        let batches = batches.map(move |batch| {
+            let batch = batch.map_err(|error| Error::from(error).context(format!("failed to read table {ident}")))?;
+            let batch = match &filter {
+                Some(filter) => filter_record_batch(&batch, &filter.keep(&batch)?)?,
+                None => batch,
+            };
+            layout.arrange(&batch)
+        });
+        Ok(batches.try_filter(|batch| futures::future::ready(batch.num_rows() > 0)).boxed())
+    }
+}
+
+/// Rows of one batch, so that large messages don't fill the memory.
+fn batch_rows(snapshot: &Snapshot) -> usize {
+    let count = |key: &str| snapshot.summary().additional_properties.get(key).and_then(|count| count.parse::<u64>().ok());
+    let record_bytes = match (count("total-files-size"), count("total-records")) {
+        (Some(bytes), Some(records)) if records > 0 => bytes / records * INFLATION,
+        _ => 0,
+    };
+    (BATCH_BYTES / record_bytes.max(1)).clamp(64, 8192) as usize
+}
+
+/// How the columns that were asked for are found in what the snapshot has.
+struct Layout {
+    target: ArrowSchemaRef,
+    /// For each target column its name in the snapshot's schema; none where the snapshot doesn't have it yet.
+    columns: Vec<Option<String>>,
+    snapshot_schema: iceberg::spec::SchemaRef,
+}
+
+impl Layout {
+    fn new(table: &LakeTable, snapshot: &Snapshot, columns: Option<&[&str]>) -> Result<Self> {
+        let snapshot_schema = snapshot.schema(table.metadata())?;
+        let whole = table.arrow_schema()?;
+        let target = match columns {
+            None => whole,
+            Some(columns) => {
+                let position = |name: &&str| {
+                    let found = whole.index_of(name);
+                    found.map_err(|_| Error::failed(format!("table {} has no column {name}", table.ident())))
+                };
+                Arc::new(whole.project(&columns.iter().map(position).collect::<Result<Vec<_>>>()?)?)
+            }
+        };
+        let mut layout = Self { target: target.clone(), columns: Vec::new(), snapshot_schema };
+        layout.columns = target.fields().iter().map(|field| layout.name(table, field.name()).ok()).collect();
+        Ok(layout)
+    }
+
+    /// The name that a column of now has in the snapshot's schema.
+    fn name(&self, table: &LakeTable, column: &str) -> Result<String> {
+        let id = table.metadata().current_schema().field_id_by_name(column);
+        let name = id.and_then(|id| self.snapshot_schema.name_by_field_id(id)).map(str::to_owned);
+        name.ok_or_else(|| Error::failed(format!("table {} has no column {column}", table.ident())))
+    }
+
+    fn arrange(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let columns = self.target.fields().iter().zip(&self.columns).map(|(field, name)| {
+            match name.as_ref().and_then(|name| batch.column_by_name(name)) {
+                Some(column) => retype(column, field),
+                None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+            }
+        });
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(self.target.clone(), columns, &options)?)
+    }
+}
+
+/// None if the ranges are empty.
+fn predicate(ranges: &OffsetRanges, partition_column: &str, offset_column: &str) -> Option<Predicate> {
+    let ranges = || ranges.iter().filter(|(_, range)| !range.is_empty());
+    let span = |start: i64, end: i64| {
+        let offset = || Reference::new(offset_column);
+        offset().greater_than_or_equal_to(Datum::long(start)).and(offset().less_than(Datum::long(end)))
+    };
+    if ranges().count() > PREDICATE_PARTITIONS_MAX {
+        let start = ranges().map(|(_, range)| range.start).min()?;
+        let end = ranges().map(|(_, range)| range.end).max()?;
+        return Some(span(start, end));
+    }
+    let one = |(partition, range): (&PartitionId, &OffsetRange)| {
+        Reference::new(partition_column).equal_to(Datum::int(*partition)).and(span(range.start, range.end))
+    };
+    ranges().map(one).reduce(Predicate::or)
+}
+
+/// The exact filter.
+struct Exact {
+    ranges: OffsetRanges,
+    partition: String,
+    offset: String,
+}
+
+impl Exact {
+    fn keep(&self, batch: &RecordBatch) -> Result<BooleanArray> {
+        let missing = || Error::failed("the scan did not return the coordinates of its records");
+        let partitions = batch.column_by_name(&self.partition).and_then(|column| column.as_primitive_opt::<Int32Type>());
+        let offsets = batch.column_by_name(&self.offset).and_then(|column| column.as_primitive_opt::<Int64Type>());
+        let (partitions, offsets) = partitions.zip(offsets).ok_or_else(missing)?;
+        let contains = |partition, offset| self.ranges.get(&partition).is_some_and(|range| range.contains(offset));
+        let kept = partitions.iter().zip(offsets).map(|(partition, offset)| Some(contains(partition?, offset?)));
+        Ok(BooleanArray::from_iter(kept.map(|kept| Some(kept.unwrap_or(false)))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(partitions: i32) -> OffsetRanges {
+        (0..partitions).map(|partition| (partition, OffsetRange::new(i64::from(partition), 10_000))).collect()
+    }
+
+    #[test]
+    fn few_ranges_are_named_and_many_are_spanned() {
+        let predicate = |ranges| predicate(&ranges, "partition", "offset");
+        assert!(predicate(BTreeMap::from([(0, OffsetRange::new(5, 5))])).is_none());
+        assert_eq!(predicate(ranges(2)).unwrap().to_string().matches("partition").count(), 2);
+        let many = predicate(ranges(1000)).unwrap().to_string();
+        assert!(!many.contains("partition") && many.contains("offset >= 0"), "{many}");
+    }
+}

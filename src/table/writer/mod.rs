@@ -1,0 +1,236 @@
+//! Writing data files: a batch is brought into the table's schema, split by table partition, and encoded into one open file each.
+//!
+//! *Invariants*: at most `open_files_max` files are open and they hold at most about `buffer_size_max` bytes; the one least recently
+//! written is finished first. A file holds rows of one partition, in the order they came.
+//!
+//! *Failure*: after an error the writer can only be aborted.
+//!
+//! *What may leak*: files that were finished before an error or a kill; nothing refers to them.
+
+mod align;
+mod encoding;
+mod file;
+mod split;
+mod statistics;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef as ArrowSchemaRef;
+use iceberg::spec::{DataFile, PartitionSpecRef, SchemaRef, Struct, TableMetadata};
+use parquet::file::properties::WriterProperties;
+use tracing::debug;
+use uuid::Uuid;
+
+use self::align::Aligner;
+pub use self::encoding::{IntegerEncoding, WriterSettings};
+use self::file::OpenFile;
+use self::split::Splitter;
+pub(super) use self::split::partition_path;
+use crate::error::Result;
+use crate::storage::{CloseBarrier, Storages};
+
+/// The files of a batch, finished but not yet in the table.
+#[derive(Debug, Clone, Default)]
+pub struct DataFiles {
+    pub(super) files: Vec<DataFile>,
+    /// The partition spec that the files were written for; the table's may have changed since.
+    pub(super) spec_id: i32,
+}
+
+impl DataFiles {
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.files.iter().map(DataFile::record_count).sum()
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        self.files.iter().map(DataFile::file_size_in_bytes).sum()
+    }
+}
+
+/// Writes batches into data files of one table.
+pub struct DataWriter {
+    storages: Storages,
+    barrier: CloseBarrier,
+    settings: WriterSettings,
+    schema: SchemaRef,
+    arrow_schema: ArrowSchemaRef,
+    spec: PartitionSpecRef,
+    /// Below this directory, in one directory per partition.
+    data_location: String,
+    /// Part of every file name, so that no two writers ever choose the same one.
+    id: Uuid,
+    aligner: Aligner,
+    splitter: Splitter,
+    /// Decided by the first batch.
+    properties: Option<WriterProperties>,
+    open: Vec<(Struct, OpenFile)>,
+    finished: Vec<DataFile>,
+    files_begun: u32,
+    writes: u64,
+}
+
+impl DataWriter {
+    pub(super) fn new(
+        metadata: &TableMetadata,
+        storages: &Storages,
+        settings: &WriterSettings,
+        barrier: &CloseBarrier,
+    ) -> Result<Self> {
+        let schema = metadata.current_schema().clone();
+        let arrow_schema = super::arrow_types::arrow_schema(&schema)?;
+        let spec = metadata.default_partition_spec().clone();
+        let data_location = match metadata.properties().get("write.data.path") {
+            Some(path) => path.trim_end_matches('/').to_owned(),
+            None => format!("{}/data", metadata.location()),
+        };
+        Ok(Self {
+            storages: storages.clone(),
+            barrier: barrier.clone(),
+            settings: settings.clone(),
+            aligner: Aligner::new(arrow_schema.clone()),
+            splitter: Splitter::new(&spec, &schema)?,
+            schema,
+            arrow_schema,
+            spec,
+            data_location,
+            id: Uuid::now_v7(),
+            properties: None,
+            open: Vec::new(),
+            finished: Vec::new(),
+            files_begun: 0,
+            writes: 0,
+        })
+    }
+
+    /// Adds rows. Columns are matched by name; a column of the table that the batch lacks is null. Encodes on the calling thread.
+    pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.writes += 1;
+        let parts = off_the_reactor(|| {
+            let batch = self.aligner.align(batch)?;
+            if self.properties.is_none() {
+                self.properties = Some(encoding::properties(&self.settings, &batch)?);
+            }
+            self.splitter.split(&batch)
+        })?;
+        for (partition, rows) in parts {
+            let at = self.open_file(partition).await?;
+            let (rows_per_encode, row_group_bytes) =
+                (self.settings.rows_per_encode, self.settings.row_group_size.as_u64() as usize);
+            let file = &mut self.open[at].1;
+            file.last_written = self.writes;
+            off_the_reactor(|| file.write(rows, rows_per_encode, row_group_bytes))?;
+            file.send(&self.storages).await?;
+            if file.size_bytes() >= self.settings.target_file_size.as_u64() {
+                self.finish_file(at).await?;
+            }
+        }
+        self.bound_memory().await
+    }
+
+    /// Finishes all files; their closing is handed to the barrier. No files if there were no rows.
+    pub async fn finish(mut self) -> Result<DataFiles> {
+        while !self.open.is_empty() {
+            self.finish_file(self.open.len() - 1).await?;
+        }
+        Ok(DataFiles { files: std::mem::take(&mut self.finished), spec_id: self.spec.spec_id() })
+    }
+
+    /// Gives up and deletes what was written. Files whose close is still under way are left: nothing refers to them.
+    pub async fn abort(self) {
+        for (_, file) in self.open {
+            file.abort().await;
+        }
+        if let Err(error) = self.barrier.wait().await {
+            debug!(%error, "a close failed for a writer that was given up");
+        }
+        delete_files(&self.storages, &self.finished).await;
+    }
+
+    /// Bytes of the files, as far as they can be told before the files are finished.
+    pub fn bytes_written(&self) -> u64 {
+        let open: u64 = self.open.iter().map(|(_, file)| file.size_bytes()).sum();
+        open + self.finished.iter().map(DataFile::file_size_in_bytes).sum::<u64>()
+    }
+
+    pub fn rows_written(&self) -> u64 {
+        let open: u64 = self.open.iter().map(|(_, file)| file.rows).sum();
+        open + self.finished.iter().map(DataFile::record_count).sum::<u64>()
+    }
+
+    /// The position of the open file of a partition, opened if there is none.
+    async fn open_file(&mut self, partition: Struct) -> Result<usize> {
+        if let Some(at) = self.open.iter().position(|(known, _)| *known == partition) {
+            return Ok(at);
+        }
+        if self.open.len() >= self.settings.open_files_max.max(1) {
+            let oldest = self.open.iter().enumerate().min_by_key(|(_, (_, file))| file.last_written).map_or(0, |(at, _)| at);
+            self.finish_file(oldest).await?;
+        }
+        let location = self.file_location(&partition)?;
+        let properties = self.properties.clone().unwrap_or_default();
+        let file = OpenFile::new(location, partition.clone(), self.spec.spec_id(), &self.arrow_schema, properties)?;
+        self.open.push((partition, file));
+        Ok(self.open.len() - 1)
+    }
+
+    fn file_location(&mut self, partition: &Struct) -> Result<String> {
+        self.files_begun += 1;
+        let name = format!("{:05}-{}.parquet", self.files_begun, self.id);
+        if self.spec.is_unpartitioned() {
+            return Ok(format!("{}/{name}", self.data_location));
+        }
+        let directory = partition_path(&self.spec, &self.schema, partition)?;
+        Ok(format!("{}/{directory}/{name}", self.data_location))
+    }
+
+    async fn finish_file(&mut self, at: usize) -> Result<()> {
+        let (_, file) = self.open.swap_remove(at);
+        debug!(file = file.location(), rows = file.rows, "data file finished");
+        let described = file.finish(&self.storages, &self.barrier, &self.schema).await?;
+        self.finished.push(described);
+        Ok(())
+    }
+
+    /// Ends the largest row groups until the open files hold less than allowed.
+    async fn bound_memory(&mut self) -> Result<()> {
+        let limit = self.settings.buffer_size_max.as_u64() as usize;
+        while self.open.iter().map(|(_, file)| file.memory_bytes()).sum::<usize>() > limit {
+            let Some((_, file)) = self.open.iter_mut().max_by_key(|(_, file)| file.memory_bytes()) else { break };
+            let before = file.memory_bytes();
+            off_the_reactor(|| file.end_row_group())?;
+            file.send(&self.storages).await?;
+            if file.memory_bytes() >= before {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Deletes files that nothing refers to; what can't be deleted stays for the orphan sweep.
+pub(super) async fn delete_files(storages: &Storages, files: &[DataFile]) {
+    for file in files {
+        if let Err(error) = storages.delete_file(file.file_path()).await {
+            debug!(file = file.file_path(), %error, "a data file that is not needed could not be deleted");
+        }
+    }
+}
+
+/// Runs encoding on this thread, telling a multi-threaded runtime that it is busy.
+fn off_the_reactor<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
