@@ -4,6 +4,7 @@
 //! `ARCHITECTURE.md` tells a record's way, the commit protocol and what happens when something is killed.
 
 pub mod table;
+pub mod hive;
 pub mod catalog;
 pub mod metastore;
 pub mod storage;

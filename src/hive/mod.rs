@@ -1,0 +1,23 @@
+//! Plain Hive tables: Parquet files that every Hive reads, partitions replaced whole, views.
+//!
+//! A partition's data lie in a *version directory*, `<table>/<key>=<value>/<version>`. A new version is written beside the old one,
+//! complete and durable, and one metastore call moves the partition's location to it: a reader sees the old version or the new one,
+//! never half of either. Old versions stay for readers that have already planned on them, and are swept later.
+//!
+//! Nothing here knows what the rows mean.
+
+mod file;
+mod partition;
+mod replace;
+mod sweep;
+mod table;
+mod types;
+mod view;
+
+pub use file::{PartitionFile, decode, encode, read_version};
+pub use partition::{PartitionKey, version_name, version_of};
+pub use replace::{PartitionVersion, VersionStatistics, key_of, switch, write_version};
+pub use sweep::{SweepReport, sweep};
+pub use table::{HiveTableSpec, ensure_database, ensure_table};
+pub use types::{hive_columns, hive_type};
+pub use view::{Cast, HiveViewSpec, ViewColumn, ensure_view};

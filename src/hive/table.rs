@@ -1,0 +1,182 @@
+//! Entries of plain Hive tables: created where they are missing, compared where they exist.
+
+use std::collections::BTreeMap;
+
+use tracing::info;
+
+use crate::error::{Context, Error, Result};
+use crate::metastore::{FieldSchema, HiveDatabase, HiveTable, Metastore, MetastoreError};
+use crate::storage::Storages;
+
+const INPUT_FORMAT: &str = "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat";
+const OUTPUT_FORMAT: &str = "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat";
+const SERDE: &str = "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe";
+
+/// An external, partitioned Parquet table as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HiveTableSpec {
+    pub database: String,
+    pub name: String,
+    /// Directory of the table, a full URI.
+    pub location: String,
+    /// Columns of the files; names in lower case.
+    pub columns: Vec<FieldSchema>,
+    pub partition_keys: Vec<FieldSchema>,
+    /// Parameters that a new table gets.
+    pub parameters: BTreeMap<String, String>,
+}
+
+impl HiveTableSpec {
+    fn entry(&self, owner: &str) -> HiveTable {
+        let mut table = HiveTable::new(&self.database, &self.name);
+        table.set_owner(owner);
+        table.set_location(&self.location);
+        table.set_columns(&self.columns);
+        table.set_partition_keys(&self.partition_keys);
+        table.set_formats(INPUT_FORMAT, OUTPUT_FORMAT, SERDE);
+        table.set_serde_parameter("serialization.format", "1");
+        for (key, value) in &self.parameters {
+            table.set_parameter(key, value);
+        }
+        table
+    }
+
+    /// Stops if the entry is not such a table. Further columns, which others may have added, and the order of columns don't matter:
+    /// the files' columns are found by name.
+    fn ensure_matches(&self, entry: &HiveTable) -> Result<()> {
+        let name = format!("table {}.{}", self.database, self.name);
+        let stop = |what: String| {
+            Error::stop(format!("{name} {what}")).hint(format!(
+                "give the new definition a table of its own, or drop {}.{} to have it written anew",
+                self.database, self.name
+            ))
+        };
+        if entry.table_type() != HiveTable::EXTERNAL
+            || entry.parameter("EXTERNAL").is_none_or(|text| !text.eq_ignore_ascii_case("true"))
+        {
+            return Err(stop(format!("is of the type {}, not an external table", entry.table_type())));
+        }
+        if entry.serde_library() != Some(SERDE) {
+            return Err(stop(format!("is stored as {}, not as Parquet", entry.serde_library().unwrap_or("nothing"))));
+        }
+        let keys = |keys: &[FieldSchema]| {
+            keys.iter().map(|key| format!("{} {}", key.name, key.hive_type)).collect::<Vec<_>>().join(", ")
+        };
+        if keys(&entry.partition_keys()) != keys(&self.partition_keys) {
+            let (found, wanted) = (keys(&entry.partition_keys()), keys(&self.partition_keys));
+            return Err(stop(format!("is partitioned by ({found}), not by ({wanted})")));
+        }
+        let found: BTreeMap<String, String> =
+            entry.columns().into_iter().map(|column| (column.name.to_lowercase(), column.hive_type)).collect();
+        let differences: Vec<String> = self
+            .columns
+            .iter()
+            .filter_map(|column| match found.get(&column.name) {
+                None => Some(format!("{} is missing", column.name)),
+                Some(hive_type) if !hive_type.eq_ignore_ascii_case(&column.hive_type) => {
+                    Some(format!("{} is {hive_type}, not {}", column.name, column.hive_type))
+                }
+                Some(_) => None,
+            })
+            .collect();
+        if differences.is_empty() { Ok(()) } else { Err(stop(format!("has other columns: {}", differences.join(", ")))) }
+    }
+}
+
+/// Creates a database that is missing; `location` is its directory, else the metastore's default.
+pub async fn ensure_database(metastore: &Metastore, name: &str, location: Option<&str>) -> Result<()> {
+    if metastore.database(name).await.with_context(|| format!("database {name}"))?.is_some() {
+        return Ok(());
+    }
+    let mut database = HiveDatabase::new(name);
+    database.set_owner(metastore.user());
+    if let Some(location) = location {
+        database.set_location(location);
+    }
+    match metastore.create_database(&database).await {
+        Ok(()) => info!(database = name, "created a database"),
+        // Another process was faster.
+        Err(MetastoreError::AlreadyExists { .. }) => {}
+        // If the answer was lost, the next question tells.
+        Err(error) => {
+            if !matches!(metastore.database(name).await, Ok(Some(_))) {
+                return Err(Error::from(error).context(format!("failed to create database {name}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The table's entry; created if it doesn't exist, an error if it is another table.
+pub async fn ensure_table(metastore: &Metastore, storages: &Storages, spec: &HiveTableSpec) -> Result<HiveTable> {
+    let name = format!("{}.{}", spec.database, spec.name);
+    let load =
+        || async { metastore.table(&spec.database, &spec.name).await.with_context(|| format!("failed to load table {name}")) };
+    if let Some(entry) = load().await? {
+        spec.ensure_matches(&entry)?;
+        return Ok(entry);
+    }
+    storages.create_dir(&spec.location).await.with_context(|| format!("failed to create the directory of table {name}"))?;
+    let created = metastore.create_table(&spec.entry(metastore.user())).await;
+    // Whatever the answer was: the entry that is there now counts.
+    let entry = match (load().await?, created) {
+        (Some(entry), _) => entry,
+        (None, Err(error)) => return Err(Error::from(error).context(format!("failed to create table {name}"))),
+        (None, Ok(())) => return Err(Error::transient(format!("table {name} was dropped while it was created"))),
+    };
+    spec.ensure_matches(&entry)?;
+    info!(table = name, location = spec.location, "created a Hive table");
+    Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> HiveTableSpec {
+        HiveTableSpec {
+            database: "lake".into(),
+            name: "gold".into(),
+            location: "file:///lake/gold".into(),
+            columns: vec![FieldSchema::new("window_start", "timestamp"), FieldSchema::new("total", "decimal(38,2)")],
+            partition_keys: vec![FieldSchema::new("window_date", "string")],
+            parameters: BTreeMap::from([("lakesmith.epoch".into(), "0".into())]),
+        }
+    }
+
+    #[test]
+    fn a_new_entry_matches_its_own_spec() {
+        let entry = spec().entry("me");
+        spec().ensure_matches(&entry).unwrap();
+        assert_eq!((entry.table_type(), entry.parameter("EXTERNAL")), ("EXTERNAL_TABLE", Some("TRUE")));
+        assert_eq!((entry.input_format(), entry.output_format()), (Some(INPUT_FORMAT), Some(OUTPUT_FORMAT)));
+        assert_eq!(entry.location(), Some("file:///lake/gold"));
+    }
+
+    #[test]
+    fn differences_are_named_with_a_way_out() {
+        let mut entry = spec().entry("me");
+        entry.set_columns(&[FieldSchema::new("TOTAL", "decimal(28,2)"), FieldSchema::new("more", "int")]);
+        let error = spec().ensure_matches(&entry).unwrap_err();
+        let expected = "table lake.gold has other columns: window_start is missing, total is decimal(28,2), not decimal(38,2)";
+        assert_eq!(error.chain(), expected);
+        assert!(error.hint_text().unwrap().contains("drop lake.gold"));
+
+        entry.set_partition_keys(&[]);
+        assert!(spec().ensure_matches(&entry).unwrap_err().chain().contains("is partitioned by (), not by (window_date string)"));
+        entry.set_table_type("MANAGED_TABLE");
+        assert!(spec().ensure_matches(&entry).unwrap_err().chain().contains("MANAGED_TABLE"));
+    }
+
+    #[test]
+    fn columns_of_others_do_not_matter() {
+        let mut entry = spec().entry("me");
+        let columns = [
+            FieldSchema::new("total", "decimal(38,2)"),
+            FieldSchema::new("more", "int"),
+            FieldSchema::new("window_start", "timestamp"),
+        ];
+        entry.set_columns(&columns);
+        spec().ensure_matches(&entry).unwrap();
+    }
+}
