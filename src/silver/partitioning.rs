@@ -1,0 +1,101 @@
+//! How a table is partitioned, as a pipeline file writes it: `Year`, `month(OrderDate)`, `bucket(16, CustomerID)`.
+
+use iceberg::spec::{Schema, Transform};
+
+use super::names;
+use crate::error::{Error, Result};
+
+/// Reads the partition fields of a table and checks each against the column that it is made from.
+pub fn parse(fields: &[String], schema: &Schema) -> Result<Vec<(String, Transform)>> {
+    fields
+        .iter()
+        .map(|text| {
+            let (column, transform) = field(text).ok_or_else(|| {
+                Error::config(format!("silver.partition_by `{text}` is not understood"))
+                    .hint("write a column's name, or year, month, day or hour of it as in month(OrderDate), bucket(16, c) or truncate(10, c)")
+            })?;
+            let field = schema.field_by_name(&column).or_else(|| schema.field_by_name_case_insensitive(&column)).ok_or_else(|| {
+                let error = Error::config(format!("silver.partition_by `{text}` names no column"));
+                match names::nearest(&column, schema.as_struct().fields().iter().map(|field| field.name.as_str())) {
+                    Some(near) => error.hint(format!("did you mean {near}?")),
+                    None => error,
+                }
+            })?;
+            transform.result_type(&field.field_type).map_err(|_| {
+                Error::config(format!("silver.partition_by `{text}` does not fit a column of type {}", field.field_type))
+            })?;
+            Ok((field.name.clone(), transform))
+        })
+        .collect()
+}
+
+fn field(text: &str) -> Option<(String, Transform)> {
+    let text = text.trim();
+    let Some((function, arguments)) = text.split_once('(') else {
+        return (!text.is_empty()).then(|| (text.to_owned(), Transform::Identity));
+    };
+    let arguments = arguments.strip_suffix(')')?;
+    let sized = |transform: fn(u32) -> Transform| {
+        let (size, column) = arguments.split_once(',')?;
+        let size: u32 = size.trim().parse().ok().filter(|size| *size > 0)?;
+        Some((column, transform(size)))
+    };
+    let (column, transform) = match function.trim() {
+        "identity" => (arguments, Transform::Identity),
+        "year" => (arguments, Transform::Year),
+        "month" => (arguments, Transform::Month),
+        "day" => (arguments, Transform::Day),
+        "hour" => (arguments, Transform::Hour),
+        "bucket" => sized(Transform::Bucket)?,
+        "truncate" => sized(Transform::Truncate)?,
+        _ => return None,
+    };
+    let column = column.trim();
+    (!column.is_empty()).then(|| (column.to_owned(), transform))
+}
+
+#[cfg(test)]
+mod tests {
+    use iceberg::spec::{NestedField, PrimitiveType, Type};
+
+    use super::*;
+
+    fn parsed(text: &str) -> Result<(String, Transform)> {
+        let field = |id, name, primitive| NestedField::optional(id, name, Type::Primitive(primitive)).into();
+        let fields = [field(1, "Year", PrimitiveType::Int), field(2, "OrderDate", PrimitiveType::Date)];
+        let schema = Schema::builder().with_fields(fields).build().unwrap();
+        Ok(parse(&[text.to_owned()], &schema)?.remove(0))
+    }
+
+    #[test]
+    fn transforms_are_read_as_sql_writes_them() {
+        for (text, column, transform) in [
+            ("Year", "Year", Transform::Identity),
+            ("year", "Year", Transform::Identity),
+            ("identity(Year)", "Year", Transform::Identity),
+            (" month( OrderDate )", "OrderDate", Transform::Month),
+            ("bucket(16, Year)", "Year", Transform::Bucket(16)),
+            ("truncate(10, Year)", "Year", Transform::Truncate(10)),
+        ] {
+            assert_eq!(parsed(text).unwrap(), (column.to_owned(), transform), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_partition_the_table_is_refused() {
+        for text in [
+            "",
+            "month",
+            "month()",
+            "month(Year)",
+            "hour(OrderDate)",
+            "bucket(0, Year)",
+            "bucket(Year)",
+            "week(OrderDate)",
+            "month(OrderDate",
+        ] {
+            assert_eq!(parsed(text).unwrap_err().kind(), crate::Kind::Config, "{text}");
+        }
+        assert_eq!(parsed("Yaer").unwrap_err().hint_text(), Some("did you mean Year?"));
+    }
+}

@@ -1,0 +1,176 @@
+//! What a pipeline file says about silver: which fields become which columns, what is computed from them, what must hold.
+//!
+//! Everything here is plain data; [`super::SilverPlan`] checks it and turns it into something that runs.
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use super::types::ColumnType;
+
+/// The silver layer of a pipeline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SilverSettings {
+    /// Name of the table in the pipeline's database. Default: "silver".
+    pub table: String,
+    /// Directory of the table; a relative one stands below the warehouse. Default: chosen from the warehouse and the table's name.
+    pub location: Option<String>,
+    /// How the table is partitioned: a column's name, or `year(c)`, `month(c)`, `day(c)`, `hour(c)`, `bucket(16, c)`,
+    /// `truncate(10, c)`. Default: not partitioned.
+    pub partition_by: Vec<String>,
+    /// Format of a message. Default: "json".
+    pub format: String,
+    /// What happens to a field that no column reads. Default: "ignore".
+    pub unknown_fields: UnknownFields,
+    /// Levels that arrays and objects may be nested, the message's own object included. Default: 128.
+    pub max_depth: usize,
+    /// A larger message is rejected without being decoded; its bytes are kept. Default: 8 MiB.
+    pub max_value_bytes: ByteSize,
+    /// The table of the records that could not be used.
+    pub rejected: RejectedSettings,
+    /// The typed columns.
+    pub columns: Vec<ColumnSettings>,
+    /// Columns computed from others, in order: each may use those before it.
+    pub derive: Vec<DeriveSettings>,
+    /// Conditions that every row must meet.
+    pub expect: Vec<ExpectSettings>,
+}
+
+impl Default for SilverSettings {
+    fn default() -> Self {
+        Self {
+            table: "silver".into(),
+            location: None,
+            partition_by: Vec::new(),
+            format: "json".into(),
+            unknown_fields: UnknownFields::default(),
+            max_depth: 128,
+            max_value_bytes: ByteSize::mib(8),
+            rejected: RejectedSettings::default(),
+            columns: Vec::new(),
+            derive: Vec::new(),
+            expect: Vec::new(),
+        }
+    }
+}
+
+impl SilverSettings {
+    /// The name of the table of rejected records: as configured, or silver's with `_rejected` behind it.
+    pub fn rejected_table(&self) -> String {
+        self.rejected.table.clone().unwrap_or_else(|| format!("{}_rejected", self.table))
+    }
+}
+
+/// Where rejected records go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RejectedSettings {
+    /// Name of the table in the pipeline's database. Default: silver's table with `_rejected` behind it.
+    pub table: Option<String>,
+    /// Directory of the table; a relative one stands below the warehouse. Default: chosen from the warehouse and the table's name.
+    pub location: Option<String>,
+}
+
+/// What happens to a field of a message that no column reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownFields {
+    /// It is skipped; bronze still has it.
+    #[default]
+    Ignore,
+    /// The record is rejected.
+    Reject,
+}
+
+/// One column read from the message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ColumnSettings {
+    /// Name of the column in the table.
+    pub name: String,
+    /// The field of the message that it is read from. Default: the column's name.
+    pub field: Option<String>,
+    /// "string", "int", "long", "float", "double", "boolean", "date", "timestamp" or "decimal(precision, scale)". Default: "string".
+    #[serde(rename = "type")]
+    pub column_type: ColumnType,
+    /// Whether a record without the field, or with null in it, is rejected. Default: true.
+    pub required: bool,
+    /// For dates and timestamps: the forms that are tried in order. Each is "iso", "epoch_s", "epoch_ms", "epoch_us" or a pattern such
+    /// as "%d-%m-%Y". Default: ["iso"].
+    pub formats: Vec<String>,
+    /// For decimals: what happens to digits beyond the scale. Default: "round".
+    pub scale_excess: ScaleExcess,
+    /// What happens when the value does not fit the type; "null" needs `required = false`. Default: "reject".
+    pub on_error: OnError,
+    /// Whether "5" is taken for 5, 5 for "5" and "true" for true. Default: false.
+    pub lenient: bool,
+    /// Whether the data files may use a dictionary for this column; worth switching off where nearly every value differs.
+    /// Default: true for text, dates, integers and booleans, else false.
+    pub dictionary: Option<bool>,
+    /// What the column means, for people. Default: none.
+    pub doc: Option<String>,
+}
+
+impl Default for ColumnSettings {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            field: None,
+            column_type: ColumnType::String,
+            required: true,
+            formats: Vec::new(),
+            scale_excess: ScaleExcess::default(),
+            on_error: OnError::default(),
+            lenient: false,
+            dictionary: None,
+            doc: None,
+        }
+    }
+}
+
+/// What happens to a decimal's digits beyond the column's scale.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScaleExcess {
+    /// Half and more is rounded away from zero: 0.005 becomes 0.01, -0.005 becomes -0.01.
+    #[default]
+    Round,
+    /// The value does not fit the column, unless the digits are zeros.
+    Reject,
+}
+
+/// What happens to a value that does not fit its column.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// The record is rejected.
+    #[default]
+    Reject,
+    /// The column is null in the row.
+    Null,
+}
+
+/// One column computed by SQL.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeriveSettings {
+    /// Name of the column in the table.
+    pub name: String,
+    /// The type that the result is cast to, as for columns. Default: "string".
+    #[serde(rename = "type")]
+    pub column_type: ColumnType,
+    /// An expression over the record's coordinates, the columns and the derived columns before this one.
+    pub sql: String,
+    /// What the column means, for people. Default: the expression.
+    pub doc: Option<String>,
+}
+
+/// One condition on rows. A row for which it is false or null is rejected.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExpectSettings {
+    /// Name that a rejected record's reason begins with.
+    pub name: String,
+    /// A condition over everything that a derived column may use, and the derived columns.
+    pub sql: String,
+}
