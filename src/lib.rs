@@ -5,6 +5,7 @@
 
 pub mod bronze;
 pub mod silver;
+pub mod gold;
 pub mod table;
 pub mod hive;
 pub mod catalog;
