@@ -3,5 +3,6 @@
 mod gold;
 mod layering;
 mod metastore;
+mod source;
 mod storage;
 mod table;

@@ -1,0 +1,323 @@
+//! The blocking half of the Kafka source: turns what librdkafka hands out into batches, and decides what an error means.
+//!
+//! *Invariants*: positions grow by records and by ends of partitions only, so offsets without a record are passed when Kafka proves that
+//! there is none; a batch is handed out after the topic was asked for its id *again*, so all of it comes from the topic that was opened.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use rdkafka::Offset;
+use rdkafka::types::RDKafkaRespErr;
+
+use super::describe::Topic;
+use super::failure::Failure;
+use super::native::{Content, Message, MessageQueue};
+use crate::checkpoint::PartitionId;
+use crate::error::{Error, Result};
+use crate::record::RawBatch;
+use crate::source::batch::{BATCH_BYTES_MAX, Header};
+use crate::source::worker::{BatchReader, Stop};
+use crate::source::{KafkaSettings, PollLimits, RawBatchBuilder, Start, now_us};
+
+/// The longest wait inside librdkafka, which comes back only when it passes or thousands of records are there; a stop is noticed then.
+const IDLE_WAIT: Duration = Duration::from_millis(50);
+
+/// The same once a batch has begun; it stays open that long at the end of all partitions, so that a trickle of records does not become
+/// as many batches.
+const OPEN_WAIT: Duration = Duration::from_millis(10);
+
+/// While no broker answers, how often to ask.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(super) struct Reader {
+    /// Taken from librdkafka, not yet in a batch. The first field, because fields are dropped in order: destroying the consumer, which may
+    /// be `topic`'s last reference, waits for ever for messages that are still held.
+    pending: MessageQueue,
+    topic: Topic,
+    topic_id: Option<String>,
+    start: Start,
+    settings: KafkaSettings,
+    builder: RawBatchBuilder,
+    /// Partitions whose end was reported after their last record.
+    at_end: BTreeMap<PartitionId, bool>,
+    /// A finished batch of which it is not yet proven that it comes from the topic that was opened.
+    unproven: Option<RawBatch>,
+    failure: Option<Failure>,
+    /// Partitions of which librdkafka says that their next offset is not there.
+    suspects: BTreeSet<PartitionId>,
+    /// When that was last looked into.
+    confirmed: Option<Instant>,
+    assigned: Assigned,
+    partitions_checked: Instant,
+    probed: Instant,
+}
+
+/// Whether librdkafka fetches from the builder's positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Assigned {
+    Yes,
+    No,
+}
+
+impl Reader {
+    pub fn new(topic: Topic, topic_id: Option<String>, start: Start, settings: KafkaSettings) -> Self {
+        let builder = RawBatchBuilder::new(topic.name.clone());
+        let (pending, at_end, now) = (MessageQueue::default(), BTreeMap::new(), Instant::now());
+        Self {
+            topic,
+            topic_id,
+            start,
+            settings,
+            builder,
+            pending,
+            at_end,
+            unproven: None,
+            failure: None,
+            suspects: BTreeSet::new(),
+            confirmed: None,
+            assigned: Assigned::No,
+            partitions_checked: now,
+            probed: now,
+        }
+    }
+
+    /// Where partitions begin that no table knows.
+    fn beginnings(&self, partitions: &[PartitionId], first_time: bool) -> Result<BTreeMap<PartitionId, i64>> {
+        let earliest = self.topic.offsets(partitions, Offset::Beginning)?;
+        if !first_time {
+            return Ok(earliest);
+        }
+        match &self.start {
+            Start::Earliest => Ok(earliest),
+            Start::Latest => self.topic.offsets(partitions, Offset::End),
+            Start::Offsets(offsets) => {
+                Ok(earliest.into_iter().map(|(id, earliest)| (id, offsets.get(&id).copied().unwrap_or(earliest))).collect())
+            }
+            Start::At(instant) => {
+                let mut found = self.topic.offsets(partitions, Offset::Offset(instant.timestamp_millis().max(0)))?;
+                let ends = self.topic.offsets(partitions, Offset::End)?;
+                found
+                    .iter_mut()
+                    .filter(|(_, offset)| **offset < 0)
+                    .for_each(|(id, offset)| *offset = ends.get(id).copied().unwrap_or(0));
+                Ok(found)
+            }
+        }
+    }
+
+    /// Hands the builder's positions to librdkafka, which then fetches from there.
+    fn reassign(&mut self) -> Result<()> {
+        self.assigned = Assigned::No;
+        self.pending.clear();
+        self.suspects.clear();
+        let positions = self.builder.positions();
+        self.at_end = positions.keys().map(|&partition| (partition, false)).collect();
+        self.topic.consumer.assign(&self.topic.name, &positions)?;
+        self.assigned = Assigned::Yes;
+        Ok(())
+    }
+
+    /// Compares the topic with the one that was opened and takes in partitions that were added.
+    fn check_topic(&mut self, timeout: Duration) -> Result<()> {
+        self.partitions_checked = Instant::now();
+        let now = self.topic.with_timeout(timeout).describe()?;
+        if now.topic_id != self.topic_id {
+            self.failure = Some(Failure::Recreated { now: now.topic_id });
+            return Ok(());
+        }
+        let known = self.builder.positions();
+        let added: Vec<PartitionId> = now.partitions.iter().map(|it| it.partition).filter(|id| !known.contains_key(id)).collect();
+        if added.is_empty() {
+            return if self.assigned == Assigned::No { self.reassign() } else { Ok(()) };
+        }
+        let beginnings = self.beginnings(&added, false)?;
+        tracing::info!(topic = self.topic.name, partitions = ?added, "partitions were added to the topic");
+        beginnings.into_iter().for_each(|(partition, next)| self.builder.add_partition(partition, next));
+        self.reassign()
+    }
+
+    /// Puts what is pending into the batch until a limit is met.
+    fn take_pending(&mut self, limits: &PollLimits) {
+        let bytes_max = limits.max_bytes.min(BATCH_BYTES_MAX);
+        while self.failure.is_none() && self.builder.rows() < limits.max_rows.max(1) && self.builder.bytes() < bytes_max {
+            let Some(message) = self.pending.pop() else { break };
+            self.take(&message);
+        }
+    }
+
+    fn take(&mut self, message: &Message) {
+        let partition = message.partition();
+        match message.content() {
+            Content::Record(record) => {
+                let headers = message.headers();
+                let headers: Vec<Header<'_>> = headers.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+                self.builder.append(partition, message.offset(), record.timestamp_us, record.key, record.value, &headers);
+                self.at_end.insert(partition, false);
+            }
+            Content::End { next } => {
+                self.builder.advance(partition, next);
+                self.at_end.insert(partition, true);
+            }
+            Content::OutOfRange => {
+                self.suspects.insert(partition);
+            }
+            Content::Problem { code, text } => self.problem(partition, code, text),
+        }
+    }
+
+    /// Asks Kafka whether it really lacks the next offset of the suspects: librdkafka may report about an assignment that has been
+    /// replaced since. If the offset is there, fetching begins again, because librdkafka has given the partition up.
+    fn confirm_suspects(&mut self) {
+        if self.suspects.is_empty() || self.confirmed.is_some_and(|when| when.elapsed() < PROBE_INTERVAL) {
+            return;
+        }
+        self.confirmed = Some(Instant::now());
+        let outcome = self.topic.watermarks().and_then(|watermarks| {
+            for &partition in &self.suspects {
+                let (next, range) = (self.builder.position(partition), watermarks.get(&partition).copied());
+                if let Some(next) = next
+                    && range.is_none_or(|range| next < range.start || next > range.end)
+                {
+                    self.failure = Some(Failure::OutOfRange { partition, next, range });
+                    return Ok(());
+                }
+            }
+            self.reassign()
+        });
+        if let Err(error) = outcome {
+            tracing::debug!(reason = error.chain(), "offsets that Kafka reports as missing could not be checked yet");
+        }
+    }
+
+    /// Some errors mean that a person must act; the rest librdkafka tries again by itself.
+    fn problem(&mut self, partition: PartitionId, code: i32, text: String) {
+        const FOR_A_PERSON: [RDKafkaRespErr; 7] = [
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__BAD_MSG,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED,
+        ];
+        if FOR_A_PERSON.iter().any(|known| *known as i32 == code) {
+            self.failure = Some(Failure::Refused { reason: format!("partition {partition}: {text}") });
+        } else {
+            tracing::debug!(topic = self.topic.name, partition, code, reason = text, "kafka reports an error of a partition");
+        }
+    }
+
+    fn error(&self, failure: &Failure) -> Error {
+        failure.error(&self.topic.name, self.topic_id.as_deref())
+    }
+
+    /// While no broker answers: asks once in a while, and gives up after the configured time.
+    fn check_reachable(&mut self) -> Result<()> {
+        let Some(down_for) = self.topic.consumer.events().down_for() else { return Ok(()) };
+        if self.probed.elapsed() >= PROBE_INTERVAL {
+            self.probed = Instant::now();
+            if self.topic.with_timeout(PROBE_INTERVAL).describe().is_ok() {
+                return Ok(());
+            }
+        }
+        if down_for >= self.settings.unavailable_limit {
+            let (brokers, for_s) = (&self.settings.brokers, down_for.as_secs());
+            return Err(Error::transient(format!(
+                "no Kafka broker of {brokers} has been reachable for {for_s} s: {}",
+                self.topic.consumer.events().last_error()
+            ))
+            .hint("check source.kafka.brokers and the brokers; source.kafka.unavailable_limit says how long to wait"));
+        }
+        Ok(())
+    }
+
+    /// Gives out a finished batch once the topic has been found to be the same still.
+    fn prove(&mut self) -> Result<Option<RawBatch>> {
+        if self.topic_id.is_some()
+            && let Err(error) = self.check_topic(self.topic.timeout)
+        {
+            if error.kind() == crate::Kind::Stop {
+                return Err(error);
+            }
+            tracing::debug!(reason = error.chain(), "the topic's id could not be checked yet, the batch is held back");
+            return Ok(None);
+        }
+        if let Some(failure @ Failure::Recreated { .. }) = &self.failure {
+            return Err(self.error(failure));
+        }
+        Ok(self.unproven.take())
+    }
+}
+
+impl BatchReader for Reader {
+    fn assign(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<BTreeMap<PartitionId, i64>> {
+        (self.failure, self.unproven, self.confirmed) = (None, None, None);
+        let now = self.topic.describe()?;
+        if now.topic_id != self.topic_id {
+            return Err(self.error(&Failure::Recreated { now: now.topic_id }));
+        }
+        let unknown: Vec<PartitionId> =
+            now.partitions.iter().map(|it| it.partition).filter(|id| !next_offsets.contains_key(id)).collect();
+        let mut positions = self.beginnings(&unknown, next_offsets.is_empty())?;
+        positions.extend(next_offsets);
+        if let Some((missing, next)) = positions.iter().find(|(id, _)| !now.partitions.iter().any(|it| it.partition == **id)) {
+            return Err(Error::stop(format!(
+                "the table continues at offset {next} of partition {missing}, which topic {} does not have",
+                self.topic.name
+            ))
+            .hint("run `lakesmith offsets show`: the topic may have been created again with fewer partitions"));
+        }
+        self.builder.reset(&positions, |id| unknown.contains(&id));
+        self.partitions_checked = Instant::now();
+        self.reassign()?;
+        Ok(positions)
+    }
+
+    fn poll(&mut self, limits: &PollLimits, stop: &Stop) -> Result<Option<RawBatch>> {
+        if self.unproven.is_some() {
+            return self.prove();
+        }
+        if !self.builder.has_progress()
+            && let Some(failure) = &self.failure
+        {
+            return Err(self.error(failure));
+        }
+        let began = Instant::now();
+        let due = self.partitions_checked.elapsed() >= self.settings.partition_check_interval;
+        if due && self.topic.consumer.events().down_for().is_none() {
+            match self.check_topic(self.topic.timeout.min(PROBE_INTERVAL)) {
+                Err(error) if error.kind() == crate::Kind::Stop => return Err(error),
+                Err(error) => tracing::debug!(reason = error.chain(), "partitions could not be checked"),
+                Ok(()) => {}
+            }
+        }
+        let mut asked = false;
+        loop {
+            self.take_pending(limits);
+            self.confirm_suspects();
+            let full =
+                self.builder.rows() >= limits.max_rows.max(1) || self.builder.bytes() >= limits.max_bytes.min(BATCH_BYTES_MAX);
+            let left = limits.max_wait.saturating_sub(began.elapsed());
+            if full || self.failure.is_some() || stop.requested() || (asked && left.is_zero()) {
+                break;
+            }
+            let open = self.builder.has_progress();
+            let wait = left.min(if open { OPEN_WAIT } else { IDLE_WAIT });
+            asked = true;
+            let came = self.topic.consumer.poll(&mut self.pending, wait, limits.max_rows);
+            if came == 0 && open && self.at_end.values().all(|end| *end) {
+                break;
+            }
+            if came == 0 && !open {
+                self.check_reachable()?;
+            }
+        }
+        if !self.builder.has_progress() {
+            // With nothing to hand out first, a failure is told at once.
+            return self.failure.as_ref().map_or(Ok(None), |failure| Err(self.error(failure)));
+        }
+        self.topic.consumer.events().reached();
+        self.unproven = Some(self.builder.finish(now_us())?);
+        self.prove()
+    }
+}
