@@ -1,0 +1,128 @@
+//! A batch's way through `prepare` and `swap` as the pipeline sees it, and the one log line that each commit leaves.
+
+use std::time::{Duration, Instant};
+
+use tracing::info;
+
+use super::tally::{CommitStats, Tally};
+use crate::checkpoint::Delta;
+use crate::error::{Error, Result};
+use crate::storage::CloseBarrier;
+use crate::table::{Append, Appended, LakeTable, Preparation, Prepared};
+
+/// A batch whose metadata is written; once its files are closed it can be swapped in.
+pub(super) struct Ready {
+    step: Step,
+    line: CommitLine,
+}
+
+enum Step {
+    Swap(Box<Prepared>),
+    /// An earlier attempt of the same batch had landed.
+    Landed(Box<Appended>),
+}
+
+/// What is told of a commit.
+pub(super) struct CommitLine {
+    table: String,
+    delta: Delta,
+    stats: CommitStats,
+    snapshot: i64,
+}
+
+/// Writes a batch's metadata. A batch that doesn't begin where the table ends is a transient error: the tables must be read again.
+pub(super) async fn prepare(table: &mut LakeTable, append: Append, barrier: &CloseBarrier) -> Result<Ready> {
+    let stats = CommitStats {
+        rows: append.files.rows(),
+        files: append.files.len() as u64,
+        bytes: append.files.size_bytes(),
+        busy: Duration::ZERO,
+    };
+    let line = CommitLine { table: table.ident().to_string(), delta: append.delta.clone(), stats, snapshot: 0 };
+    let step = match table.prepare(append, barrier).await? {
+        Preparation::Ready(prepared) => Step::Swap(prepared),
+        Preparation::AlreadyCommitted(appended) => Step::Landed(Box::new(appended)),
+        Preparation::Mismatch(mismatch) => return Err(moved_on(&line.table, mismatch)),
+    };
+    Ok(Ready { step, line })
+}
+
+/// The error for a table that another writer, or a pointer that went back, has moved away from where this daemon thought it was.
+fn moved_on(table: &str, mismatch: crate::checkpoint::Mismatch) -> Error {
+    Error::transient(format!("table {table} is not where this daemon left it: {mismatch}"))
+        .hint("is another lakesmith running on the same tables? this one continues from where the table is")
+}
+
+impl Ready {
+    /// Adds the time that encoding and preparing took.
+    pub fn took(mut self, busy: Duration) -> Self {
+        self.line.stats.busy += busy;
+        self
+    }
+
+    pub fn delta(&self) -> &Delta {
+        &self.line.delta
+    }
+
+    /// Moves the table's pointer. Await the barrier before.
+    pub async fn swap(self, table: &mut LakeTable) -> Result<CommitLine> {
+        let started = Instant::now();
+        let mut line = self.line;
+        let appended = match self.step {
+            Step::Swap(prepared) => prepared.swap(table).await.into_result(&line.table)?,
+            Step::Landed(appended) => *appended,
+        };
+        line.snapshot = appended.snapshot_id;
+        line.stats.busy += started.elapsed();
+        Ok(line)
+    }
+
+    /// Gives the batch up before its swap.
+    pub async fn discard(self, table: &LakeTable) {
+        if let Step::Swap(prepared) = self.step {
+            prepared.discard(table).await;
+        }
+    }
+}
+
+impl CommitLine {
+    /// Counts the commit and logs it; `lag` is the number of records that wait in the source, where it is known.
+    pub fn tell(self, tally: &Tally, lag: Option<u64>) {
+        info!(
+            table = %self.table,
+            snapshot = self.snapshot,
+            rows = self.stats.rows,
+            files = self.stats.files,
+            offsets = %offsets(&self.delta),
+            lag,
+            ms = self.stats.busy.as_millis() as u64,
+            "committed"
+        );
+        tally.committed(&self.table, &self.stats);
+    }
+}
+
+/// The ranges of a delta as a person reads them: `0:[120,340) 1:[7,9)`, the first eight partitions at most.
+pub(super) fn offsets(delta: &Delta) -> String {
+    const SHOWN: usize = 8;
+    let mut text: Vec<String> = delta
+        .partitions
+        .iter()
+        .take(SHOWN)
+        .map(|(partition, c)| format!("{partition}:[{},{})", c.range.start, c.range.end))
+        .collect();
+    if delta.partitions.len() > SHOWN {
+        text.push(format!("and {} more partitions", delta.partitions.len() - SHOWN));
+    }
+    text.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_written_as_half_open_ranges() {
+        assert_eq!(offsets(&"d;0:120+220;1:7+2-1".parse().unwrap()), "0:[120,340) 1:[7,9)");
+    }
+}

@@ -1,0 +1,269 @@
+//! Gold runs beside the cycles: one task per gold table takes committed silver rows and refreshes the table.
+//!
+//! *Invariants*: a maintainer is given committed silver only. Rows in its queue are a cache: when some were dropped (the queue was full, or
+//! silver caught up while gold was away), it sees the gap in the offsets and reads silver's table instead.
+//!
+//! *Failure*: an error of gold stops neither bronze nor silver. What may pass is tried again with pauses; anything else stops this gold
+//! table until a restart, and is the run's result when it ends.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use iceberg::TableIdent;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::silver_stage::CommittedRows;
+use super::tally::{CommitStats, Tally};
+use crate::catalog::{HiveCatalog, Lakehouse};
+use crate::error::{Context, Error, Kind, Result};
+use crate::gold::{CatchUp, GoldMaintainer, GoldPlan, RefreshReport, Update};
+use crate::retry::{Backoff, RetrySettings};
+use crate::table::LakeTable;
+
+/// Commits of silver that may wait for gold; each holds the columns that gold reads of one cycle.
+const QUEUE_COMMITS: usize = 2;
+
+/// Gold tasks of a session before they run.
+pub(super) struct GoldSeats {
+    plans: Vec<(GoldPlan, mpsc::Receiver<CommittedRows>)>,
+    retry: RetrySettings,
+    database: String,
+}
+
+/// The running gold tasks of a session.
+pub(super) struct GoldTasks {
+    tasks: Vec<JoinHandle<Result<()>>>,
+    /// Ends the tasks without a last refresh.
+    abandon: CancellationToken,
+}
+
+/// Makes the queues through which silver reaches gold.
+pub(super) fn prepare(
+    plans: Vec<GoldPlan>,
+    database: &str,
+    retry: &RetrySettings,
+) -> (GoldSeats, Vec<mpsc::Sender<CommittedRows>>) {
+    let mut senders = Vec::new();
+    let mut seats = Vec::new();
+    for plan in plans {
+        let (sender, receiver) = mpsc::channel(QUEUE_COMMITS);
+        senders.push(sender);
+        seats.push((plan, receiver));
+    }
+    (GoldSeats { plans: seats, retry: retry.clone(), database: database.to_owned() }, senders)
+}
+
+impl GoldSeats {
+    /// Starts a task for each gold table. Silver's table must exist.
+    pub fn start(self, lakehouse: &Lakehouse, silver: &TableIdent, tally: &Tally) -> GoldTasks {
+        let abandon = CancellationToken::new();
+        let tasks = self.plans.into_iter().map(|(plan, queue)| {
+            let table = format!("{}.{}", self.database, plan.settings().table);
+            tally.layer("gold", &table);
+            let task = GoldTask {
+                catalog: lakehouse.catalog().clone(),
+                database: self.database.clone(),
+                silver: silver.clone(),
+                table,
+                plan,
+                tally: tally.clone(),
+                abandon: abandon.clone(),
+            };
+            // On a thread of its own: counting would hold up the runtime's.
+            let (runtime, retry) = (tokio::runtime::Handle::current(), self.retry.clone());
+            tokio::task::spawn_blocking(move || runtime.block_on(task.supervise(queue, retry)))
+        });
+        GoldTasks { tasks: tasks.collect(), abandon }
+    }
+}
+
+impl GoldTasks {
+    /// Waits for the tasks to end. With [`Ending::Refresh`] each first counts everything that silver has and refreshes; silver's side of the
+    /// queues must be closed by then.
+    pub async fn finish(self, ending: Ending) -> Result<()> {
+        if ending == Ending::Abandon {
+            self.abandon.cancel();
+        }
+        let mut first = Ok(());
+        for task in self.tasks {
+            let ended =
+                task.await.map_err(|error| Error::failed("a gold task panicked").caused_by(error)).and_then(|ended| ended);
+            if first.is_ok() {
+                first = ended;
+            }
+        }
+        first
+    }
+}
+
+/// How gold ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    Refresh,
+    Abandon,
+}
+
+struct GoldTask {
+    catalog: HiveCatalog,
+    database: String,
+    silver: TableIdent,
+    table: String,
+    plan: GoldPlan,
+    tally: Tally,
+    abandon: CancellationToken,
+}
+
+impl GoldTask {
+    /// Maintains the table until the queue ends, opening it again after what may pass.
+    async fn supervise(self, mut queue: mpsc::Receiver<CommittedRows>, retry: RetrySettings) -> Result<()> {
+        let mut backoff = Backoff::new(&retry);
+        loop {
+            let began = Instant::now();
+            let failure = match self.maintain(&mut queue).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            if self.abandon.is_cancelled() {
+                return Err(failure);
+            }
+            if failure.kind() != Kind::Transient {
+                error!(table = %self.table, error = %failure.chain(), hint = failure.hint_text(), "gold is stopped, silver goes on");
+                return Err(failure);
+            }
+            if began.elapsed() > retry.max_delay {
+                backoff = Backoff::new(&retry);
+            }
+            let Some(pause) = backoff.pause() else {
+                let failure = failure.context(format!("gold table {} failed too often", self.table));
+                error!(table = %self.table, error = %failure.chain(), "gold is stopped, silver goes on");
+                return Err(failure);
+            };
+            warn!(table = %self.table, error = %failure.chain(), retry_in_ms = pause.as_millis() as u64, "gold failed and is opened again");
+            tokio::select! {
+                () = crate::retry::sleep(pause) => {}
+                () = self.abandon.cancelled() => return Err(failure),
+            }
+        }
+    }
+
+    async fn maintain(&self, queue: &mut mpsc::Receiver<CommittedRows>) -> Result<()> {
+        let Some(mut silver) = LakeTable::open(&self.catalog, &self.silver).await? else {
+            return Err(Error::transient(format!("table {} does not exist yet", self.silver)));
+        };
+        let open =
+            GoldMaintainer::open(self.plan.clone(), &self.database, self.catalog.metastore(), self.catalog.storages(), &silver);
+        let mut maintainer = tokio::select! {
+            opened = open => opened?,
+            () = self.abandon.cancelled() => return Ok(()),
+        };
+        let ran = self.take_rows(&mut maintainer, &mut silver, queue).await;
+        let closed = maintainer.close().await.with_context(|| format!("the lock of gold table {} was not released", self.table));
+        ran.and(closed)
+    }
+
+    /// Counts rows as they come, and refreshes at the interval; at the end of the queue once more.
+    async fn take_rows(
+        &self,
+        maintainer: &mut GoldMaintainer,
+        silver: &mut LakeTable,
+        queue: &mut mpsc::Receiver<CommittedRows>,
+    ) -> Result<()> {
+        let mut waiting = false;
+        self.catch_up(maintainer, silver, &mut waiting).await?;
+        let mut due = tokio::time::interval(self.plan.settings().refresh_interval);
+        due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.abandon.cancelled() => return Ok(()),
+                rows = queue.recv() => match rows {
+                    None => break,
+                    Some(rows) => {
+                        self.count(maintainer, silver, rows, &mut waiting).await?;
+                        if maintainer.is_full() {
+                            self.refresh(maintainer, silver).await?;
+                        }
+                    }
+                },
+                _ = due.tick() => {
+                    // Rows that the queue had no room for are only in the table.
+                    self.catch_up(maintainer, silver, &mut waiting).await?;
+                    self.refresh(maintainer, silver).await?;
+                }
+            }
+        }
+        self.catch_up(maintainer, silver, &mut waiting).await?;
+        self.refresh(maintainer, silver).await
+    }
+
+    async fn count(
+        &self,
+        maintainer: &mut GoldMaintainer,
+        silver: &mut LakeTable,
+        committed: CommittedRows,
+        waiting: &mut bool,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let rows = match committed.rows.first() {
+            Some(first) => arrow::compute::concat_batches(&first.schema(), &committed.rows)?,
+            None => maintainer.plan().no_rows(),
+        };
+        let update = maintainer.update(&rows, &committed.delta, SystemTime::now())?;
+        self.tally.busy(&self.table, started.elapsed());
+        match update {
+            Update::Applied => Ok(()),
+            Update::Gap(_) => self.catch_up(maintainer, silver, waiting).await,
+        }
+    }
+
+    async fn catch_up(&self, maintainer: &mut GoldMaintainer, silver: &mut LakeTable, waiting: &mut bool) -> Result<()> {
+        let started = Instant::now();
+        silver.refresh().await?;
+        let caught_up = maintainer.catch_up(&*silver, SystemTime::now()).await?;
+        self.tally.busy(&self.table, started.elapsed());
+        match caught_up {
+            CatchUp::Done { .. } => *waiting = false,
+            CatchUp::Waiting(partitions) => {
+                if !*waiting {
+                    warn!(table = %self.table, ?partitions, "silver went back behind gold, which waits until silver has passed it");
+                }
+                *waiting = true;
+            }
+        }
+        Ok(())
+    }
+
+    async fn refresh(&self, maintainer: &mut GoldMaintainer, silver: &mut LakeTable) -> Result<()> {
+        let started = Instant::now();
+        silver.refresh().await?;
+        let report = maintainer.refresh(&*silver, SystemTime::now()).await?;
+        self.tell(&report, started.elapsed());
+        Ok(())
+    }
+
+    fn tell(&self, report: &RefreshReport, busy: Duration) {
+        for partition in &report.put_right {
+            warn!(table = %self.table, partition, "somebody else had changed this gold partition; it was put right");
+        }
+        for window in &report.refused {
+            error!(table = %self.table, ?window, "silver has fewer rows of this window than gold counted; the window keeps its old rows");
+        }
+        if report.partitions_written == 0 {
+            self.tally.busy(&self.table, busy);
+            return;
+        }
+        info!(
+            table = %self.table,
+            partitions = report.partitions_written,
+            rows = report.rows,
+            files = report.files,
+            windows_open = report.windows_open,
+            windows_recomputed = report.windows_recomputed,
+            ms = busy.as_millis() as u64,
+            "refreshed"
+        );
+        self.tally.committed(&self.table, &CommitStats { rows: report.rows, files: report.files, bytes: report.bytes, busy });
+    }
+}

@@ -1,0 +1,132 @@
+//! The one module that knows every stage: wiring, back-pressure, recovery at the start, the order of shutdown.
+//!
+//! A run is a series of *sessions*. A session opens the tables, asks each where it is, and continues there, cycle after cycle
+//! (`session`). When a server or the network fails, or a table is not where the session left it, the session ends and the next one reads
+//! the tables again: progress lives in the tables alone, so reading them again is always right. Only what a person must decide ends the
+//! run.
+//!
+//! *Invariants*: within a cycle the pointers are swapped in the order bronze, silver, rejected; gold reads committed silver only.
+//!
+//! *Failure*: `ARCHITECTURE.md` has the table of what was killed when and what the next start does.
+
+mod commit;
+mod cycle;
+mod definition;
+mod gold_task;
+mod positions;
+mod report;
+mod session;
+mod settings;
+mod silver_stage;
+mod silver_state;
+mod start;
+mod tally;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub use definition::{Definition, TablesSettings};
+pub use report::{LayerReport, Observer, Progress, RunReport, Silent};
+pub use settings::PipelineSettings;
+pub use silver_stage::REJECTED_PENDING;
+pub use start::{bronze_spec, gold_plans, rejected_spec, silver_spec};
+
+use crate::catalog::Lakehouse;
+use crate::error::{Error, Kind, Result};
+use crate::retry::{Backoff, with_deadline};
+use gold_task::Ending;
+use tally::Tally;
+
+/// How a run is started, watched and ended.
+#[derive(Clone)]
+pub struct RunOptions {
+    pub until: Until,
+    /// Cancelled by SIGTERM or Ctrl-C: the run commits what it has and ends.
+    pub shutdown: CancellationToken,
+    pub observer: Arc<dyn Observer>,
+}
+
+/// When a run ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// When all layers hold what the source held at the start.
+    CaughtUp,
+    /// Never; also a file or generator that has ended is watched for more.
+    Stopped,
+}
+
+/// Runs the pipeline until it has caught up, or is told to stop, or needs a person.
+pub async fn run(definition: &Definition, options: RunOptions) -> Result<RunReport> {
+    definition.pipeline.validate()?;
+    let tally = Tally::new(options.observer.clone());
+    let lakehouse = Lakehouse::open(&definition.metastore, &definition.storage, &definition.catalog).await?;
+    let outcome = supervise(definition, &lakehouse, &options, &tally).await;
+    lakehouse.close().await;
+    outcome.map(|()| tally.report())
+}
+
+/// Opens session after session until one ends well or an error needs a person.
+async fn supervise(definition: &Definition, lakehouse: &Lakehouse, options: &RunOptions, tally: &Tally) -> Result<()> {
+    let mut backoff = Backoff::new(&definition.pipeline.retry);
+    loop {
+        let commits_before = tally.commits();
+        let failure = match one_session(definition, lakehouse, options, tally).await {
+            Ok(()) => return Ok(()),
+            Err(failure) if failure.kind() == Kind::Transient && !options.shutdown.is_cancelled() => failure,
+            Err(failure) => return Err(failure),
+        };
+        if tally.commits() > commits_before {
+            backoff = Backoff::new(&definition.pipeline.retry);
+        }
+        warn!(error = %failure.chain(), hint = failure.hint_text(), "reading the tables again after a failure");
+        tally.reload();
+        let waited = tokio::select! {
+            waited = backoff.wait() => waited,
+            () = options.shutdown.cancelled() => false,
+        };
+        if !waited {
+            return Err(failure.context(format!("gave up after {} tries", backoff.tries())));
+        }
+    }
+}
+
+async fn one_session(definition: &Definition, lakehouse: &Lakehouse, options: &RunOptions, tally: &Tally) -> Result<()> {
+    let (session, gold) = tokio::select! {
+        opened = start::open(definition, lakehouse, options, tally) => opened?,
+        () = options.shutdown.cancelled() => return Ok(()),
+    };
+    let grace = definition.pipeline.shutdown_grace;
+    let overdue = async {
+        options.shutdown.cancelled().await;
+        crate::retry::sleep(grace).await;
+    };
+    tokio::select! {
+        ended = drive(session, gold, grace) => ended,
+        () = overdue => Err(Error::failed(format!(
+            "the last commit did not end within pipeline.shutdown_grace ({})",
+            humantime::format_duration(grace)
+        ))
+        .hint("nothing is lost: the next start reads the same offsets again; raise pipeline.shutdown_grace")),
+    }
+}
+
+/// Runs a session to its end, then silver's and gold's tasks to theirs.
+async fn drive(mut session: session::Session<'_>, gold: gold_task::GoldTasks, grace: Duration) -> Result<()> {
+    let ran = session.run().await;
+    // Gold's queues end with silver.
+    let session::Session { silver, .. } = session;
+    let silver = silver.into_result();
+    let gold = match &ran {
+        Ok(()) => gold.finish(Ending::Refresh).await,
+        // The next session's maintainer waits for the lock, if this one holds it for longer.
+        Err(_) => with_deadline("gold", grace, gold.finish(Ending::Abandon)).await.unwrap_or(Ok(())),
+    };
+    ran?;
+    silver?;
+    gold?;
+    info!("everything read is committed");
+    Ok(())
+}

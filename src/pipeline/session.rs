@@ -1,0 +1,231 @@
+//! One session: from open tables to the end of the run, or to an error after which the tables must be read again.
+//!
+//! The session owns the source and bronze; silver has a state of its own, gold a task of its own. Cycle after cycle it fills files while
+//! records arrive, closes them all at one barrier, and swaps the pointers in order: bronze, silver, rejected.
+//!
+//! *Failure*: whatever fails before bronze's swap leaves the tables as they were; the supervisor opens a new session, which reads the
+//! same offsets again. After bronze's swap an error belongs to silver (see [`super::silver_state`]).
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::commit::{Ready, prepare};
+use super::cycle::{BronzeFiles, FilledCycle, OpenCycle};
+use super::positions::{distance, reached};
+use super::settings::PipelineSettings;
+use super::silver_stage::SilverReady;
+use super::silver_state::{Patience, Silver};
+use super::tally::Tally;
+use crate::checkpoint::{Delta, PartitionId};
+use crate::error::{Context, Result};
+use crate::retry::with_deadline;
+use crate::source::{PollLimits, Source};
+use crate::storage::CloseBarrier;
+use crate::table::{Append, LakeTable, Origin, WriterSettings};
+
+/// The wait for a first record; short, so that new partitions and the end of a bounded run are noticed.
+const IDLE_WAIT: Duration = Duration::from_millis(500);
+
+/// The lag stands in the log line of a commit; it is not worth a longer wait.
+const LAG_WAIT: Duration = Duration::from_secs(1);
+
+/// Why a cycle ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CycleEnd {
+    /// Interval or size: the next cycle follows.
+    Due,
+    /// All that was asked for has been read, or shutdown was requested: the last cycle.
+    Last,
+}
+
+pub(super) struct Session<'a> {
+    pub settings: &'a PipelineSettings,
+    pub source: Box<dyn Source>,
+    pub origin: Origin,
+    pub bronze: LakeTable,
+    pub bronze_writer: WriterSettings,
+    pub silver: Silver,
+    pub tally: Tally,
+    pub shutdown: CancellationToken,
+    /// Where reading ends; none for a daemon.
+    pub ends: Option<BTreeMap<PartitionId, i64>>,
+}
+
+impl Session<'_> {
+    /// Runs until everything asked for is committed, or shutdown.
+    pub async fn run(&mut self) -> Result<()> {
+        loop {
+            let (cycle, end) = self.fill().await?;
+            if let Some(cycle) = cycle {
+                self.commit(cycle).await?;
+            }
+            if end == CycleEnd::Last {
+                if !self.shutdown.is_cancelled() {
+                    self.silver.settle(&self.bronze, Patience::UntilLevel).await;
+                }
+                return Ok(());
+            }
+            self.silver.settle(&self.bronze, Patience::Cycle).await;
+        }
+    }
+
+    /// Takes batches until the cycle is due. No cycle is opened before the first batch has arrived.
+    async fn fill(&mut self) -> Result<(Option<FilledCycle>, CycleEnd)> {
+        let mut cycle: Option<OpenCycle> = None;
+        let end = loop {
+            if self.shutdown.is_cancelled() || self.ends.as_ref().is_some_and(|ends| reached(&self.source.positions(), ends)) {
+                break CycleEnd::Last;
+            }
+            let wait = match &cycle {
+                Some(open) if open.bytes >= self.settings.commit_bytes.as_u64() => break CycleEnd::Due,
+                Some(open) => open.deadline.saturating_duration_since(Instant::now()),
+                None => IDLE_WAIT,
+            };
+            if wait.is_zero() {
+                break CycleEnd::Due;
+            }
+            let limits = PollLimits {
+                max_rows: self.settings.batch_rows,
+                max_bytes: self.settings.batch_bytes.as_u64() as usize,
+                max_wait: wait,
+            };
+            let polled = tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => break CycleEnd::Last,
+                polled = self.source.poll(&limits) => polled?,
+            };
+            let Some(batch) = polled else { continue };
+            self.tally.read(batch.records.num_rows() as u64);
+            let open = match &mut cycle {
+                Some(open) => open,
+                None => cycle.insert(self.open_cycle()?),
+            };
+            if !open.push(batch).await? {
+                break CycleEnd::Due;
+            }
+        };
+        let filled = match cycle {
+            Some(open) => Some(open.finish().await?),
+            None => None,
+        };
+        Ok((filled, end))
+    }
+
+    fn open_cycle(&mut self) -> Result<OpenCycle> {
+        let barrier = CloseBarrier::new();
+        let bronze = self.bronze.writer(&self.bronze_writer, &barrier)?;
+        let silver = match self.silver.live() {
+            Some(stage) => Some((stage.encoder(&barrier)?, stage.checkpoint()?.next_offsets())),
+            None => None,
+        };
+        Ok(OpenCycle::open(barrier, Instant::now() + self.settings.commit_interval, bronze, silver))
+    }
+
+    /// Writes the metadata of all tables, closes all files at once, and swaps the pointers in order.
+    async fn commit(&mut self, cycle: FilledCycle) -> Result<()> {
+        let FilledCycle { barrier, delta, bronze, silver } = cycle;
+        let commit_id = Uuid::now_v7();
+        let silver_ranges = self.silver_ranges(&delta)?;
+        let silver_files = match silver {
+            None => None,
+            Some(Ok(files)) => Some(files),
+            Some(Err(failure)) => {
+                self.silver.fail(failure);
+                None
+            }
+        };
+        let Self { bronze: table, silver: silver_layer, origin, .. } = self;
+        let bronze_ready = prepare_bronze(table, origin, bronze, delta, commit_id, &barrier);
+        let silver_ready = async {
+            match (silver_files, silver_layer.live()) {
+                (Some(files), Some(stage)) if !silver_ranges.is_empty() => {
+                    Some(stage.prepare(files, &silver_ranges, commit_id, &barrier).await)
+                }
+                _ => None,
+            }
+        };
+        let (bronze_ready, silver_ready) = tokio::join!(bronze_ready, silver_ready);
+        let closed = barrier.wait().await.context("files of a cycle could not be closed");
+        let bronze_ready = match (bronze_ready, closed) {
+            (Ok(ready), Ok(())) => ready,
+            (ready, closed) => {
+                // Nothing was swapped: the attempt's files belong to nobody.
+                self.discard_silver(silver_ready).await;
+                return match ready {
+                    Ok(ready) => {
+                        ready.discard(&self.bronze).await;
+                        closed
+                    }
+                    Err(failure) => Err(failure),
+                };
+            }
+        };
+        match bronze_ready.swap(&mut self.bronze).await {
+            Ok(line) => line.tell(&self.tally, self.lag().await),
+            Err(failure) => {
+                self.discard_silver(silver_ready).await;
+                return Err(failure);
+            }
+        }
+        self.commit_silver(silver_ready).await;
+        let committed = self.bronze.checkpoint()?.unwrap_or_default().next_offsets();
+        self.source.mark_committed(&committed);
+        Ok(())
+    }
+
+    async fn commit_silver(&mut self, ready: Option<Result<SilverReady>>) {
+        let swapped = match (ready, self.silver.live()) {
+            (Some(Ok(ready)), Some(stage)) => stage.swap(ready).await,
+            (Some(Err(failure)), _) => Err(failure),
+            _ => return,
+        };
+        match swapped {
+            Ok(rows) => self.silver.tell_gold(rows),
+            Err(failure) => self.silver.fail(failure),
+        }
+    }
+
+    async fn discard_silver(&mut self, ready: Option<Result<SilverReady>>) {
+        if let (Some(Ok(ready)), Some(stage)) = (ready, self.silver.live()) {
+            stage.discard(ready).await;
+        }
+    }
+
+    /// What silver takes of a delta: what lies beyond where it is.
+    fn silver_ranges(&mut self, delta: &Delta) -> Result<BTreeMap<PartitionId, crate::checkpoint::OffsetRange>> {
+        let Some(stage) = self.silver.live() else { return Ok(BTreeMap::new()) };
+        let next = stage.checkpoint()?.next_offsets();
+        Ok(delta
+            .ranges()
+            .into_iter()
+            .map(|(partition, mut range)| {
+                range.start = range.start.max(next.get(&partition).copied().unwrap_or(i64::MIN));
+                (partition, range)
+            })
+            .filter(|(_, range)| !range.is_empty())
+            .collect())
+    }
+
+    /// Records that wait in the source; none if it doesn't say so soon.
+    async fn lag(&self) -> Option<u64> {
+        let watermarks = with_deadline("the source", LAG_WAIT, self.source.watermarks()).await.ok()?.ok()?;
+        let ends = watermarks.into_iter().map(|(partition, range)| (partition, range.end)).collect();
+        Some(distance(&self.source.positions(), &ends))
+    }
+}
+
+async fn prepare_bronze(
+    table: &mut LakeTable,
+    origin: &Origin,
+    files: BronzeFiles,
+    delta: Delta,
+    commit_id: Uuid,
+    barrier: &CloseBarrier,
+) -> Result<Ready> {
+    let started = Instant::now();
+    let append = Append { files: files.files, delta, origin: origin.clone(), commit_id, input: None, summary: BTreeMap::new() };
+    Ok(prepare(table, append, barrier).await?.took(files.busy + started.elapsed()))
+}

@@ -1,0 +1,68 @@
+//! What a pipeline file says about the pipeline as a whole.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::retry::RetrySettings;
+
+/// `[pipeline]`: rhythm and limits of the daemon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PipelineSettings {
+    /// Name in logs, lock owners and the Kafka client id.
+    pub name: String,
+    /// Bronze, silver and rejected are committed this long after the first record of a cycle arrived.
+    #[serde(with = "humantime_serde")]
+    pub commit_interval: Duration,
+    /// A cycle ends early when the records in it reach this many bytes (keys, values, headers).
+    pub commit_bytes: ByteSize,
+    /// Most records in one batch between the stages.
+    pub batch_rows: usize,
+    /// Most bytes in one batch between the stages; a single larger record still makes a batch.
+    pub batch_bytes: ByteSize,
+    /// After SIGTERM the daemon flushes and commits within this time, then leaves as it is.
+    #[serde(with = "humantime_serde")]
+    pub shutdown_grace: Duration,
+    /// Tries after a failure of a server or the network before the daemon gives up; progress resets the count.
+    pub retry: RetrySettings,
+}
+
+impl Default for PipelineSettings {
+    fn default() -> Self {
+        Self {
+            name: "lakesmith".into(),
+            commit_interval: Duration::from_secs(10),
+            commit_bytes: ByteSize::mib(128),
+            batch_rows: 16_384,
+            batch_bytes: ByteSize::mib(8),
+            shutdown_grace: Duration::from_secs(30),
+            retry: RetrySettings { attempts: 20, initial_delay: Duration::from_millis(500), max_delay: Duration::from_secs(30) },
+        }
+    }
+}
+
+impl PipelineSettings {
+    /// Refuses values with which the daemon could not run.
+    pub fn validate(&self) -> Result<()> {
+        let problem = |key: &str, why: &str| Err(Error::config(format!("pipeline.{key} {why}")));
+        if self.name.trim().is_empty() {
+            return problem("name", "is empty");
+        }
+        if self.batch_rows == 0 {
+            return problem("batch_rows", "must be at least 1");
+        }
+        if self.batch_bytes.as_u64() < 64 * 1024 || self.batch_bytes > ByteSize::gib(1) {
+            return problem("batch_bytes", "must lie between 64KiB and 1GiB");
+        }
+        if self.commit_bytes < self.batch_bytes {
+            return problem("commit_bytes", "must not be smaller than pipeline.batch_bytes");
+        }
+        if self.commit_interval.is_zero() {
+            return problem("commit_interval", "must be longer than zero");
+        }
+        Ok(())
+    }
+}

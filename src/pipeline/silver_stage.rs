@@ -1,0 +1,337 @@
+//! Silver and rejected: which input is due, and the commits of both in the order that keeps every record's fate in one place.
+//!
+//! *Invariants*: silver is committed before rejected. Silver's commit names, in [`REJECTED_PENDING`], the ranges whose rejected records
+//! are still to follow, so that after a crash between the two [`SilverStage::open`] completes them: rejected is bronze minus silver,
+//! offset by offset, even when the definition that rejected a record has changed since. Rejected gets no empty commits.
+//!
+//! *Failure*: an error before silver's swap changes nothing; one after it leaves the pending note, and the stage must be opened again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use futures::TryStreamExt;
+use roaring::RoaringTreemap;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::commit::{Ready, prepare};
+use super::cycle::{SilverEncoder, SilverFiles};
+use super::positions::{count_rows, recount};
+use super::tally::Tally;
+use crate::catalog::HiveCatalog;
+use crate::checkpoint::{Checkpoint, Coverage, Delta, OffsetRange, PartitionId, format_positions, parse_positions};
+use crate::error::{Context, Error, Result};
+use crate::record::{RawBatch, as_raw, coordinates};
+use crate::silver::SilverPlan;
+use crate::storage::CloseBarrier;
+use crate::table::{Append, DataFiles, InputRef, LakeTable, Origin, TableSpec, WriterSettings};
+
+/// Silver's note with the ranges whose rejected records were not committed yet when silver was, as positions whose record count is the
+/// number of rejected records. Absent when there were none.
+pub const REJECTED_PENDING: &str = "lakesmith.rejected-pending";
+/// Silver's and rejected's note with the hash of the definition under which a batch was decoded.
+pub const DEFINITION: &str = "lakesmith.definition";
+
+/// What silver needs beside its tables.
+#[derive(Clone)]
+pub(super) struct SilverParts {
+    pub catalog: HiveCatalog,
+    pub plan: Arc<SilverPlan>,
+    pub silver: TableSpec,
+    pub rejected: TableSpec,
+    pub silver_writer: WriterSettings,
+    pub rejected_writer: WriterSettings,
+    pub origin: Origin,
+    pub bronze_uuid: Uuid,
+    /// Silver columns that gold reads; none without gold.
+    pub gold_columns: Option<Vec<String>>,
+    /// Most records that one step of the catch-up reads from bronze.
+    pub catch_up_records: i64,
+    /// Ends the catch-up after the step under way.
+    pub shutdown: CancellationToken,
+    pub tally: Tally,
+}
+
+/// Silver and rejected, ready to take records.
+pub(super) struct SilverStage {
+    parts: SilverParts,
+    pub silver: LakeTable,
+    pub rejected: LakeTable,
+}
+
+/// Silver's and rejected's share of a cycle, prepared.
+pub(super) struct SilverReady {
+    silver: Ready,
+    rejected: Option<Ready>,
+    gold_rows: Vec<RecordBatch>,
+}
+
+/// What gold is told after silver's commit.
+#[derive(Debug, Clone)]
+pub(super) struct CommittedRows {
+    pub rows: Vec<RecordBatch>,
+    pub delta: Delta,
+}
+
+impl SilverStage {
+    /// Opens or creates both tables, and completes the rejected records that a crash left pending.
+    pub async fn open(parts: SilverParts) -> Result<Self> {
+        let silver = LakeTable::open_or_create(&parts.catalog, &parts.silver).await?;
+        let rejected = LakeTable::open_or_create(&parts.catalog, &parts.rejected).await?;
+        for table in [&silver, &rejected] {
+            table.ensure_same_source(&parts.origin)?;
+            ensure_same_input(table, parts.bronze_uuid)?;
+        }
+        parts.tally.layer("silver", &silver.ident().to_string());
+        parts.tally.layer("rejected", &rejected.ident().to_string());
+        Ok(Self { parts, silver, rejected })
+    }
+
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        let origin = &self.parts.origin;
+        let start = || Checkpoint::start(&origin.topic, origin.topic_id.clone(), origin.cluster_id.clone());
+        Ok(self.silver.checkpoint()?.unwrap_or_else(start))
+    }
+
+    pub fn encoder(&self, barrier: &CloseBarrier) -> Result<SilverEncoder> {
+        let silver = self.silver.writer(&self.parts.silver_writer, barrier)?;
+        let rejected = self.rejected.writer(&self.parts.rejected_writer, barrier)?;
+        Ok(SilverEncoder::new(self.parts.plan.clone(), silver, rejected, self.parts.gold_columns.clone()))
+    }
+
+    /// Writes the metadata of both commits. `ranges` is what the files cover.
+    pub async fn prepare(
+        &mut self,
+        files: SilverFiles,
+        ranges: &BTreeMap<PartitionId, OffsetRange>,
+        commit_id: Uuid,
+        barrier: &CloseBarrier,
+    ) -> Result<SilverReady> {
+        let busy = files.busy;
+        let started = Instant::now();
+        let silver_delta = recount(ranges, &files.silver_rows);
+        let pending = pending_note(ranges, &files.rejected_rows);
+        let rejected_delta = self.rejected_delta(ranges, &files.rejected_rows)?;
+        let silver = self.append(files.silver, silver_delta, commit_id, [(REJECTED_PENDING.to_owned(), pending)]);
+        let silver = prepare(&mut self.silver, silver, barrier).await?;
+        let rejected = match rejected_delta {
+            None => None,
+            Some(delta) => {
+                let append = self.append(files.rejected, delta, commit_id, []);
+                Some(prepare(&mut self.rejected, append, barrier).await?)
+            }
+        };
+        Ok(SilverReady { silver: silver.took(busy + started.elapsed()), rejected, gold_rows: files.gold_rows })
+    }
+
+    fn append<const N: usize>(&self, files: DataFiles, delta: Delta, commit_id: Uuid, notes: [(String, String); N]) -> Append {
+        let mut summary = BTreeMap::from(notes);
+        summary.insert(DEFINITION.to_owned(), self.parts.plan.definition_hash().to_owned());
+        Append {
+            files,
+            delta,
+            origin: self.parts.origin.clone(),
+            commit_id,
+            input: Some(InputRef { table_uuid: self.parts.bronze_uuid, snapshot_id: None }),
+            summary,
+        }
+    }
+
+    /// What rejected's commit covers: from where it stands up to the end of `ranges`; none when nothing was rejected.
+    fn rejected_delta(
+        &self,
+        ranges: &BTreeMap<PartitionId, OffsetRange>,
+        rejected_rows: &BTreeMap<PartitionId, u64>,
+    ) -> Result<Option<Delta>> {
+        if rejected_rows.values().all(|rows| *rows == 0) {
+            return Ok(None);
+        }
+        let (rejected, silver) = (self.rejected.checkpoint()?.unwrap_or_default(), self.silver.checkpoint()?.unwrap_or_default());
+        let begin = |partition: &PartitionId, range: &OffsetRange| {
+            let silver_first = silver.partitions.get(partition).map_or(range.start, |coverage| coverage.range.start);
+            rejected.next_offset(*partition).unwrap_or(silver_first)
+        };
+        let ranges = ranges.iter().map(|(partition, range)| {
+            let start = begin(partition, range).min(range.end);
+            (*partition, OffsetRange::new(start, range.end))
+        });
+        Ok(Some(recount(&ranges.collect(), rejected_rows)))
+    }
+
+    /// Moves both pointers, silver's first. Returns what gold may take.
+    pub async fn swap(&mut self, ready: SilverReady) -> Result<CommittedRows> {
+        let SilverReady { silver, rejected, gold_rows } = ready;
+        let delta = silver.delta().clone();
+        match silver.swap(&mut self.silver).await {
+            Ok(line) => line.tell(&self.parts.tally, None),
+            Err(error) => {
+                if let Some(rejected) = rejected {
+                    rejected.discard(&self.rejected).await;
+                }
+                return Err(error);
+            }
+        }
+        if let Some(rejected) = rejected {
+            rejected.swap(&mut self.rejected).await?.tell(&self.parts.tally, None);
+        }
+        Ok(CommittedRows { rows: gold_rows, delta })
+    }
+
+    /// Deletes what was prepared, before any swap.
+    pub async fn discard(&self, ready: SilverReady) {
+        ready.silver.discard(&self.silver).await;
+        if let Some(rejected) = ready.rejected {
+            rejected.discard(&self.rejected).await;
+        }
+    }
+
+    /// Reads what silver lacks from bronze, at most `catch_up_records` offsets of it, and commits it. None when nothing was lacking.
+    pub async fn catch_up(&mut self, bronze: &LakeTable) -> Result<Option<CommittedRows>> {
+        let input = bronze.checkpoint()?.unwrap_or_default();
+        let ranges = first_offsets_of(self.checkpoint()?.missing_from(&input), self.parts.catch_up_records);
+        if ranges.is_empty() {
+            return Ok(None);
+        }
+        let barrier = CloseBarrier::new();
+        let mut encoder = self.encoder(&barrier)?;
+        let mut batches = bronze.scan(Some(&ranges), None).await?;
+        while let Some(records) = batches.try_next().await? {
+            encoder.write(RawBatch { delta: Delta::default(), records: as_raw(&records)? }).await?;
+        }
+        let files = encoder.finish().await?;
+        let ready = self.prepare(files, &ranges, Uuid::now_v7(), &barrier).await?;
+        barrier.wait().await.context("files of silver could not be closed")?;
+        self.swap(ready).await.map(Some)
+    }
+
+    /// Commits the rejected records that a crash between silver's and rejected's commit left out: those of bronze in the pending ranges
+    /// that are not in silver.
+    pub async fn complete_rejected(&mut self, bronze: &LakeTable) -> Result<()> {
+        let Some(note) = self.silver.note(REJECTED_PENDING).filter(|note| !note.is_empty()) else { return Ok(()) };
+        let pending = parse_positions(note).map_err(|error| {
+            Error::stop(format!("property {REJECTED_PENDING} of table {} is unreadable", self.silver.ident())).caused_by(error)
+        })?;
+        let done = self.rejected.checkpoint()?.unwrap_or_default();
+        let ranges: BTreeMap<_, _> = pending
+            .iter()
+            .map(|(&partition, coverage)| {
+                let start = coverage.range.start.max(done.next_offset(partition).unwrap_or(i64::MIN));
+                (partition, OffsetRange { start, end: coverage.range.end })
+            })
+            .filter(|(_, range)| !range.is_empty())
+            .collect();
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        let accepted = offsets_in(&self.silver, &ranges).await?;
+        let barrier = CloseBarrier::new();
+        let mut writer = self.rejected.writer(&self.parts.rejected_writer, &barrier)?;
+        let mut rows = BTreeMap::new();
+        let mut batches = bronze.scan(Some(&ranges), None).await?;
+        while let Some(records) = batches.try_next().await? {
+            let records = without(&as_raw(&records)?, &accepted)?;
+            if records.num_rows() > 0 {
+                let batch = RawBatch { delta: Delta::default(), records };
+                let rejected = self.parts.plan.reject_all(&batch, chrono::Utc::now().timestamp_micros())?;
+                count_rows(&rejected, &mut rows)?;
+                writer.write(&rejected).await?;
+            }
+        }
+        let files = writer.finish().await?;
+        if let Some(delta) = self.rejected_delta(&ranges, &rows)? {
+            let append = self.append(files, delta, Uuid::now_v7(), []);
+            let ready = prepare(&mut self.rejected, append, &barrier).await?;
+            barrier.wait().await.context("files of rejected could not be closed")?;
+            tracing::info!(table = %self.rejected.ident(), "completing rejected records that an interrupted commit left out");
+            ready.swap(&mut self.rejected).await?.tell(&self.parts.tally, None);
+        }
+        Ok(())
+    }
+}
+
+/// The text of [`REJECTED_PENDING`]: the ranges with rejected records; empty without any.
+fn pending_note(ranges: &BTreeMap<PartitionId, OffsetRange>, rejected_rows: &BTreeMap<PartitionId, u64>) -> String {
+    let pending: BTreeMap<_, _> = ranges
+        .iter()
+        .filter_map(|(partition, &range)| {
+            let records = rejected_rows.get(partition).copied().filter(|rows| *rows > 0)?;
+            Some((*partition, Coverage { range, records }))
+        })
+        .collect();
+    if pending.is_empty() { String::new() } else { format_positions(&pending) }
+}
+
+/// Stops a layer whose rows were computed from another table than the bronze of today.
+fn ensure_same_input(table: &LakeTable, bronze_uuid: Uuid) -> Result<()> {
+    match table.input()? {
+        Some(input) if input.table_uuid != bronze_uuid => Err(Error::stop(format!(
+            "table {} was computed from the table with uuid {}, but bronze is now {bronze_uuid}",
+            table.ident(),
+            input.table_uuid
+        ))
+        .hint("was bronze dropped and created again? drop this table too to rebuild it, or give the pipeline new table names")),
+        _ => Ok(()),
+    }
+}
+
+/// The first `limit` offsets of each range, at least one in each.
+fn first_offsets_of(ranges: BTreeMap<PartitionId, OffsetRange>, limit: i64) -> BTreeMap<PartitionId, OffsetRange> {
+    let each = (limit / ranges.len().max(1) as i64).max(1);
+    ranges
+        .into_iter()
+        .map(|(partition, range)| {
+            (partition, OffsetRange { start: range.start, end: range.end.min(range.start.saturating_add(each)) })
+        })
+        .collect()
+}
+
+/// The offsets that a table holds in these ranges.
+async fn offsets_in(
+    table: &LakeTable,
+    ranges: &BTreeMap<PartitionId, OffsetRange>,
+) -> Result<BTreeMap<PartitionId, RoaringTreemap>> {
+    let mut found: BTreeMap<PartitionId, RoaringTreemap> = BTreeMap::new();
+    let mut batches = table.scan(Some(ranges), Some(&[crate::record::PARTITION, crate::record::OFFSET])).await?;
+    while let Some(batch) = batches.try_next().await? {
+        let (partitions, offsets) = coordinates(&batch)?;
+        for (partition, offset) in partitions.values().iter().zip(offsets.values()) {
+            found.entry(*partition).or_default().insert(*offset as u64);
+        }
+    }
+    Ok(found)
+}
+
+/// The rows of a batch whose offsets are not in `offsets`.
+fn without(records: &RecordBatch, offsets: &BTreeMap<PartitionId, RoaringTreemap>) -> Result<RecordBatch> {
+    let (partitions, values) = coordinates(records)?;
+    let keep: BooleanArray = partitions
+        .values()
+        .iter()
+        .zip(values.values())
+        .map(|(partition, offset)| Some(!offsets.get(partition).is_some_and(|known| known.contains(*offset as u64))))
+        .collect();
+    Ok(filter_record_batch(records, &keep)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ranges_with_rejected_records_are_pending() {
+        let ranges = BTreeMap::from([(0, OffsetRange::new(5, 9)), (1, OffsetRange::new(0, 3))]);
+        assert_eq!(pending_note(&ranges, &BTreeMap::from([(1, 2)])), "d;1:0+3-1");
+        assert_eq!(pending_note(&ranges, &BTreeMap::from([(0, 0)])), "");
+    }
+
+    #[test]
+    fn a_step_of_the_catch_up_is_bounded_and_moves_every_partition() {
+        let ranges = BTreeMap::from([(0, OffsetRange::new(5, 9_000)), (1, OffsetRange::new(0, 3))]);
+        let step = first_offsets_of(ranges.clone(), 100);
+        assert_eq!(step, BTreeMap::from([(0, OffsetRange::new(5, 55)), (1, OffsetRange::new(0, 3))]));
+        assert_eq!(first_offsets_of(ranges, 1)[&1], OffsetRange::new(0, 1));
+    }
+}

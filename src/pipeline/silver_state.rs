@@ -1,0 +1,221 @@
+//! How silver stands to bronze, and how it gets level again.
+//!
+//! Silver's input is always [silver.next, bronze.next). While both are level, it takes batches from memory in bronze's own cycle
+//! (*live*). Otherwise a task of its own reads what is missing from the bronze table (*catching up*), while bronze goes on. The last step,
+//! when little is missing, runs between two cycles, so that both are level at a cycle's boundary and silver is live again.
+//!
+//! *Failure*: an error of silver never stops bronze, because Kafka's retention won't wait. What may pass is tried again with pauses;
+//! anything else leaves silver stopped until a restart, and is the run's result when it ends.
+
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::silver_stage::{CommittedRows, SilverParts, SilverStage};
+use crate::error::{Error, Kind, Result};
+use crate::retry::Backoff;
+use crate::table::LakeTable;
+
+/// Silver's relation to bronze.
+pub(super) enum SilverState {
+    /// Level with bronze, or ahead of it (then it ignores what it has).
+    Live(Box<SilverStage>),
+    /// Reading what it lacks from bronze.
+    CatchingUp(JoinHandle<(Box<SilverStage>, Result<()>)>),
+    /// Failed in a way that may pass; opened again at the given time.
+    Waiting { until: Instant },
+    /// Stopped for good by this error.
+    Stopped(Error),
+    /// Between two states; only seen if a task panicked.
+    Moving,
+}
+
+/// Silver with what is needed to open it again.
+pub(super) struct Silver {
+    pub state: SilverState,
+    parts: SilverParts,
+    backoff: Backoff,
+    retry: crate::retry::RetrySettings,
+    gold: Vec<mpsc::Sender<CommittedRows>>,
+}
+
+impl Silver {
+    pub async fn open(
+        parts: SilverParts,
+        bronze: &LakeTable,
+        retry: &crate::retry::RetrySettings,
+        gold: Vec<mpsc::Sender<CommittedRows>>,
+    ) -> Result<Self> {
+        let mut stage = SilverStage::open(parts.clone()).await?;
+        stage.complete_rejected(bronze).await?;
+        let state = SilverState::Live(Box::new(stage));
+        let mut silver = Self { state, parts, backoff: Backoff::new(retry), retry: retry.clone(), gold };
+        silver.settle(bronze, Patience::Cycle).await;
+        Ok(silver)
+    }
+
+    /// The stage when it takes batches from memory.
+    pub fn live(&mut self) -> Option<&mut SilverStage> {
+        match &mut self.state {
+            SilverState::Live(stage) => Some(stage),
+            _ => None,
+        }
+    }
+
+    /// Hands committed rows to gold. A maintainer that is busy reads them from the table later.
+    pub fn tell_gold(&self, rows: CommittedRows) {
+        tell(&self.gold, rows);
+    }
+
+    /// Puts silver aside after an error; bronze goes on.
+    pub fn fail(&mut self, failure: Error) {
+        self.state = match failure.kind() {
+            Kind::Transient => match self.backoff.pause() {
+                Some(pause) => {
+                    warn!(error = %failure.chain(), retry_in_ms = pause.as_millis() as u64, "silver failed, bronze goes on");
+                    SilverState::Waiting { until: Instant::now() + pause }
+                }
+                None => stopped(failure.context("silver failed too often")),
+            },
+            _ => stopped(failure),
+        };
+    }
+
+    /// At a cycle's boundary: moves on from whatever state silver is in. With [`Patience::UntilLevel`] it returns only when silver is
+    /// level with bronze or stopped.
+    pub async fn settle(&mut self, bronze: &LakeTable, patience: Patience) {
+        loop {
+            if self.parts.shutdown.is_cancelled() {
+                return;
+            }
+            let state = std::mem::replace(&mut self.state, SilverState::Moving);
+            self.state = match state {
+                SilverState::Live(stage) => match self.level(stage, bronze, patience).await {
+                    Ok(state) => state,
+                    Err(failure) => {
+                        self.fail(failure);
+                        continue;
+                    }
+                },
+                SilverState::CatchingUp(task) if patience == Patience::UntilLevel || task.is_finished() => match task.await {
+                    Ok((stage, Ok(()))) => {
+                        self.backoff = Backoff::new(&self.retry);
+                        SilverState::Live(stage)
+                    }
+                    Ok((_, Err(failure))) => {
+                        self.fail(failure);
+                        continue;
+                    }
+                    Err(panic) => stopped(Error::failed("silver's catch-up panicked").caused_by(panic)),
+                },
+                SilverState::Waiting { until } if patience == Patience::UntilLevel || Instant::now() >= until => {
+                    crate::retry::sleep(until.saturating_duration_since(Instant::now())).await;
+                    match self.reopen(bronze).await {
+                        Ok(stage) => SilverState::Live(stage),
+                        Err(failure) => {
+                            self.fail(failure);
+                            continue;
+                        }
+                    }
+                }
+                SilverState::Moving => stopped(Error::failed("silver was lost in a failed task")),
+                settled => {
+                    self.state = settled;
+                    return;
+                }
+            };
+            match &self.state {
+                SilverState::Live(stage) if !lacks_input(stage, bronze) => return,
+                SilverState::CatchingUp(_) if patience == Patience::Cycle => return,
+                SilverState::Stopped(_) => return,
+                _ => {}
+            }
+        }
+    }
+
+    async fn reopen(&self, bronze: &LakeTable) -> Result<Box<SilverStage>> {
+        let mut stage = SilverStage::open(self.parts.clone()).await?;
+        stage.complete_rejected(bronze).await?;
+        Ok(Box::new(stage))
+    }
+
+    /// Keeps a stage live, brings it level by a last short step, or sends it to catch up in a task of its own.
+    async fn level(&self, mut stage: Box<SilverStage>, bronze: &LakeTable, patience: Patience) -> Result<SilverState> {
+        let input = bronze.checkpoint()?.unwrap_or_default();
+        let lacking: i64 = stage.checkpoint()?.missing_from(&input).values().map(|range| range.len()).sum();
+        if lacking == 0 {
+            return Ok(SilverState::Live(stage));
+        }
+        if lacking <= self.parts.catch_up_records || patience == Patience::UntilLevel {
+            if let Some(rows) = stage.catch_up(bronze).await? {
+                self.tell_gold(rows);
+            }
+            return Ok(SilverState::Live(stage));
+        }
+        info!(records = lacking, "silver is behind bronze and catches up from it");
+        let (bronze, gold, shutdown) = (bronze.clone(), self.gold.clone(), self.parts.shutdown.clone());
+        // On a thread of its own: decoding and encoding would hold up the runtime's.
+        let runtime = tokio::runtime::Handle::current();
+        Ok(SilverState::CatchingUp(tokio::task::spawn_blocking(move || {
+            runtime.block_on(catch_up_all(stage, bronze, gold, shutdown))
+        })))
+    }
+
+    /// The error that stopped silver, if one did.
+    pub fn into_result(self) -> Result<()> {
+        match self.state {
+            SilverState::Stopped(failure) => Err(failure),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How long [`Silver::settle`] may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Not longer than a short step: bronze's next cycle waits.
+    Cycle,
+    /// As long as it takes.
+    UntilLevel,
+}
+
+/// Steps of catching up until nothing is missing.
+async fn catch_up_all(
+    mut stage: Box<SilverStage>,
+    bronze: LakeTable,
+    gold: Vec<mpsc::Sender<CommittedRows>>,
+    shutdown: CancellationToken,
+) -> (Box<SilverStage>, Result<()>) {
+    loop {
+        if shutdown.is_cancelled() {
+            return (stage, Ok(()));
+        }
+        match stage.catch_up(&bronze).await {
+            Ok(Some(rows)) => tell(&gold, rows),
+            Ok(None) => return (stage, Ok(())),
+            Err(failure) => return (stage, Err(failure)),
+        }
+    }
+}
+
+fn lacks_input(stage: &SilverStage, bronze: &LakeTable) -> bool {
+    match (stage.checkpoint(), bronze.checkpoint()) {
+        (Ok(own), Ok(input)) => !own.missing_from(&input.unwrap_or_default()).is_empty(),
+        _ => false,
+    }
+}
+
+fn stopped(failure: Error) -> SilverState {
+    error!(error = %failure.chain(), hint = failure.hint_text(), "silver is stopped, bronze goes on");
+    SilverState::Stopped(failure)
+}
+
+fn tell(gold: &[mpsc::Sender<CommittedRows>], rows: CommittedRows) {
+    for maintainer in gold {
+        // A full queue is no error: the maintainer sees the gap in the offsets and reads silver's table.
+        let _ = maintainer.try_send(rows.clone());
+    }
+}
