@@ -3,6 +3,8 @@
 //! The modules stand in the order in which a record meets them; imports point down this list only (`tests/layering.rs` holds it to that).
 //! `ARCHITECTURE.md` tells a record's way, the commit protocol and what happens when something is killed.
 
+pub mod cli;
+pub mod config;
 pub mod pipeline;
 pub mod verify;
 pub mod query;

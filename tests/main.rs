@@ -1,5 +1,6 @@
 //! The one integration binary: each module tests one part of lakesmith from outside, against real servers where it has any.
 
+mod cli;
 mod gold;
 mod layering;
 mod metastore;

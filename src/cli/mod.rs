@@ -1,0 +1,139 @@
+//! The command line: one file per command. Each parses and prints, and calls one function of the library.
+//!
+//! Exit codes: 0 done; 1 failed, or `verify` found differences; 2 the command line, the pipeline file or the environment is wrong.
+
+mod config;
+mod demo;
+mod generate;
+mod global;
+mod init;
+mod metastore;
+mod offsets;
+mod page;
+mod produce;
+mod progress;
+mod query;
+mod run;
+mod tables;
+mod topic;
+mod verify;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Result;
+use crate::telemetry;
+
+use global::{GlobalArguments, Speaks};
+pub use page::{is_broken_pipe, print_error};
+
+/// How a command that did not fail ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// A check found something: nothing failed, and the exit code says so.
+    Differences,
+}
+
+/// Streams a Kafka topic into bronze, silver and gold tables on HDFS and a Hive Metastore, exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "lakesmith", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  lakesmith demo                  try it: made-up sales, all layers in ./lakehouse, no server needed
+  lakesmith init                  write a pipeline file to start from
+  lakesmith config check          say what is wrong with it
+  lakesmith run                   run the pipeline until it is stopped
+  lakesmith query \"SHOW TABLES\"   look at what it wrote
+  lakesmith verify                compare the layers with each other
+
+Without --config, the pipeline file is ./pipeline.toml, or else ./lakehouse/pipeline.toml, which the
+demo writes.")]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalArguments,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Arguments),
+    Run(run::Arguments),
+    Init(init::Arguments),
+    Config(config::Arguments),
+    Generate(generate::Arguments),
+    Produce(produce::Arguments),
+    Topic(topic::Arguments),
+    Query(query::Arguments),
+    Tables(tables::Arguments),
+    Verify(verify::Arguments),
+    Offsets(offsets::Arguments),
+    Metastore(metastore::Arguments),
+}
+
+impl Cli {
+    /// Starts logging, as loud as the command needs it unless somebody said otherwise.
+    pub fn start_tracing(&self) -> Result<()> {
+        let speaks = match self.command {
+            Command::Run(_) | Command::Metastore(_) => Speaks::ByFile,
+            _ => Speaks::OfTrouble,
+        };
+        telemetry::start_with(&self.global.log_settings(speaks), self.global.log.as_deref())
+    }
+
+    /// Runs the command.
+    pub async fn run(self) -> Result<Outcome> {
+        let global = &self.global;
+        match self.command {
+            Command::Demo(arguments) => demo::run(arguments).await,
+            Command::Run(arguments) => run::run(global, arguments).await,
+            Command::Init(arguments) => init::run(arguments),
+            Command::Config(arguments) => config::run(global, arguments),
+            Command::Generate(arguments) => generate::run(arguments).await,
+            Command::Produce(arguments) => produce::run(global, arguments).await,
+            Command::Topic(arguments) => topic::run(global, arguments).await,
+            Command::Query(arguments) => query::run(global, arguments).await,
+            Command::Tables(arguments) => tables::run(global, arguments).await,
+            Command::Verify(arguments) => verify::run(global, arguments).await,
+            Command::Offsets(arguments) => offsets::run(global, arguments).await,
+            Command::Metastore(arguments) => metastore::run(arguments).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_every_command_teaches_with_an_example() {
+        fn check(command: &mut clap::Command, path: &str) {
+            let help = command.render_long_help().to_string();
+            let wide = help.lines().skip_while(|line| *line != "Examples:").find(|line| line.chars().count() > 100);
+            assert_eq!(wide, None, "{path}: a line would be wrapped");
+            let is_leaf = command.get_subcommands().next().is_none();
+            assert!(command.get_about().is_some(), "{path} says nothing about itself");
+            assert!(help.contains("Examples:"), "the help of {path} has no example:\n{help}");
+            if is_leaf {
+                assert!(help.contains(&format!("  {path}")), "the examples of {path} do not show it:\n{help}");
+            }
+            for argument in command.get_arguments().filter(|argument| !matches!(argument.get_id().as_str(), "help" | "version")) {
+                assert!(argument.get_help().is_some(), "{path}: {} has no help", argument.get_id());
+            }
+            let names: Vec<_> = command.get_subcommands().map(|sub| sub.get_name().to_string()).collect();
+            for name in names.iter().filter(|name| *name != "help") {
+                check(command.find_subcommand_mut(name).unwrap(), &format!("{path} {name}"));
+            }
+        }
+        let mut command = Cli::command();
+        command.build();
+        check(&mut command, "lakesmith");
+    }
+}
