@@ -1,0 +1,6 @@
+"""The real servers that lakesmith is tested against, started as plain processes on loopback.
+
+`layout` says where things lie, `artifacts` fetches what they are made of, `process` owns their process ids, `server` is
+what all servers have in common; `kafka`, `hdfs`, `postgres` and `metastore` are the servers, `spark` the second engine;
+`stack` puts them together.
+"""
