@@ -31,8 +31,6 @@ use tracing::{info, warn};
 pub use definition::{Definition, TablesSettings};
 pub use report::{LayerReport, Observer, Progress, RunReport, Silent};
 pub use settings::PipelineSettings;
-pub use silver_stage::REJECTED_PENDING;
-pub use start::{bronze_spec, gold_plans, rejected_spec, silver_spec};
 
 use crate::catalog::Lakehouse;
 use crate::error::{Error, Kind, Result};

@@ -1,6 +1,6 @@
 //! Silver and rejected: which input is due, and the commits of both in the order that keeps every record's fate in one place.
 //!
-//! *Invariants*: silver is committed before rejected. Silver's commit names, in [`REJECTED_PENDING`], the ranges whose rejected records
+//! *Invariants*: silver is committed before rejected. Silver's commit names, in [`rejected::PENDING`], the ranges whose rejected records
 //! are still to follow, so that after a crash between the two [`SilverStage::open`] completes them: rejected is bronze minus silver,
 //! offset by offset, even when the definition that rejected a record has changed since. Rejected gets no empty commits.
 //!
@@ -22,16 +22,13 @@ use super::cycle::{SilverEncoder, SilverFiles};
 use super::positions::{count_rows, recount};
 use super::tally::Tally;
 use crate::catalog::HiveCatalog;
-use crate::checkpoint::{Checkpoint, Coverage, Delta, OffsetRange, PartitionId, format_positions, parse_positions};
+use crate::checkpoint::{Checkpoint, Coverage, Delta, OffsetRange, PartitionId, format_positions};
 use crate::error::{Context, Error, Result};
 use crate::record::{RawBatch, as_raw, coordinates};
-use crate::silver::SilverPlan;
+use crate::silver::{SilverPlan, rejected};
 use crate::storage::CloseBarrier;
 use crate::table::{Append, DataFiles, InputRef, LakeTable, Origin, TableSpec, WriterSettings};
 
-/// Silver's note with the ranges whose rejected records were not committed yet when silver was, as positions whose record count is the
-/// number of rejected records. Absent when there were none.
-pub const REJECTED_PENDING: &str = "lakesmith.rejected-pending";
 /// Silver's and rejected's note with the hash of the definition under which a batch was decoded.
 pub const DEFINITION: &str = "lakesmith.definition";
 
@@ -115,7 +112,7 @@ impl SilverStage {
         let silver_delta = recount(ranges, &files.silver_rows);
         let pending = pending_note(ranges, &files.rejected_rows);
         let rejected_delta = self.rejected_delta(ranges, &files.rejected_rows)?;
-        let silver = self.append(files.silver, silver_delta, commit_id, [(REJECTED_PENDING.to_owned(), pending)]);
+        let silver = self.append(files.silver, silver_delta, commit_id, [(rejected::PENDING.to_owned(), pending)]);
         let silver = prepare(&mut self.silver, silver, barrier).await?;
         let rejected = match rejected_delta {
             None => None,
@@ -210,10 +207,7 @@ impl SilverStage {
     /// Commits the rejected records that a crash between silver's and rejected's commit left out: those of bronze in the pending ranges
     /// that are not in silver.
     pub async fn complete_rejected(&mut self, bronze: &LakeTable) -> Result<()> {
-        let Some(note) = self.silver.note(REJECTED_PENDING).filter(|note| !note.is_empty()) else { return Ok(()) };
-        let pending = parse_positions(note).map_err(|error| {
-            Error::stop(format!("property {REJECTED_PENDING} of table {} is unreadable", self.silver.ident())).caused_by(error)
-        })?;
+        let pending = rejected::pending(self.silver.note(rejected::PENDING), self.silver.ident())?;
         let done = self.rejected.checkpoint()?.unwrap_or_default();
         let ranges: BTreeMap<_, _> = pending
             .iter()
@@ -252,7 +246,7 @@ impl SilverStage {
     }
 }
 
-/// The text of [`REJECTED_PENDING`]: the ranges with rejected records; empty without any.
+/// The text of [`rejected::PENDING`]: the ranges with rejected records; empty without any.
 fn pending_note(ranges: &BTreeMap<PartitionId, OffsetRange>, rejected_rows: &BTreeMap<PartitionId, u64>) -> String {
     let pending: BTreeMap<_, _> = ranges
         .iter()

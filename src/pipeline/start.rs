@@ -31,12 +31,12 @@ use crate::table::{LakeTable, Origin, TableSpec, WriterSettings};
 const CATCH_UP_RECORDS: i64 = 500_000;
 
 /// The identifier of one of the pipeline's tables.
-pub fn table_ident(definition: &Definition, table: &str) -> TableIdent {
+fn table_ident(definition: &Definition, table: &str) -> TableIdent {
     TableIdent::new(NamespaceIdent::new(definition.tables.database.clone()), table.to_owned())
 }
 
 /// Where a table lies: as configured (below the warehouse if relative), else in a directory of its own below the database's.
-pub fn table_location(storages: &Storages, configured: Option<&str>, database: &str, table: &str) -> Result<String> {
+fn table_location(storages: &Storages, configured: Option<&str>, database: &str, table: &str) -> Result<String> {
     let warehouse = storages.warehouse();
     let location = match configured {
         Some(location) if location.starts_with('/') || location.contains(':') => location.to_owned(),
@@ -47,7 +47,7 @@ pub fn table_location(storages: &Storages, configured: Option<&str>, database: &
 }
 
 /// Bronze as the definition has it.
-pub fn bronze_spec(definition: &Definition, storages: &Storages) -> Result<TableSpec> {
+fn bronze_spec(definition: &Definition, storages: &Storages) -> Result<TableSpec> {
     let settings = &definition.bronze;
     Ok(TableSpec {
         ident: table_ident(definition, &settings.table),
@@ -60,7 +60,7 @@ pub fn bronze_spec(definition: &Definition, storages: &Storages) -> Result<Table
 }
 
 /// Silver as the definition has it.
-pub fn silver_spec(definition: &Definition, plan: &SilverPlan, storages: &Storages) -> Result<TableSpec> {
+fn silver_spec(definition: &Definition, plan: &SilverPlan, storages: &Storages) -> Result<TableSpec> {
     let settings = &definition.silver;
     Ok(TableSpec {
         ident: table_ident(definition, &settings.table),
@@ -73,7 +73,7 @@ pub fn silver_spec(definition: &Definition, plan: &SilverPlan, storages: &Storag
 }
 
 /// The table of rejected records as the definition has it.
-pub fn rejected_spec(definition: &Definition, storages: &Storages) -> Result<TableSpec> {
+fn rejected_spec(definition: &Definition, storages: &Storages) -> Result<TableSpec> {
     let table = definition.silver.rejected_table();
     let location = definition.silver.rejected.location.as_deref();
     Ok(TableSpec {
@@ -87,7 +87,7 @@ pub fn rejected_spec(definition: &Definition, storages: &Storages) -> Result<Tab
 }
 
 /// The gold tables as the definition has them, over silver's columns.
-pub fn gold_plans(definition: &Definition, silver: &SilverPlan, storages: &Storages) -> Result<Vec<GoldPlan>> {
+fn gold_plans(definition: &Definition, silver: &SilverPlan, storages: &Storages) -> Result<Vec<GoldPlan>> {
     let plan = |settings: &GoldSettings| {
         let configured = Some(settings.location.as_str()).filter(|location| !location.is_empty());
         let location = table_location(storages, configured, &definition.tables.database, &settings.table)?;

@@ -2,6 +2,8 @@
 //!
 //! *Invariants*: together with silver's rows these are the records of bronze, offset by offset, each once.
 
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array};
@@ -10,7 +12,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use iceberg::arrow::arrow_schema_to_schema_auto_assign_ids;
 
 use super::decoder::Fault;
-use crate::error::Result;
+use crate::checkpoint::{Coverage, PartitionId, parse_positions};
+use crate::error::{Error, Result};
 use crate::record::{HEADERS, INSTANT, KAFKA_TIMESTAMP, KEY, OFFSET, PARTITION, TIMESTAMP, TOPIC, VALUE, headers_type};
 
 pub const STAGE: &str = "stage";
@@ -18,10 +21,21 @@ pub const FIELD: &str = "field";
 pub const REASON: &str = "reason";
 pub const REJECTED_AT: &str = "rejected_at";
 
+/// Silver's note with the ranges whose rejected records were not committed yet when silver was, as positions whose record count is the
+/// number of rejected records. Absent when there were none.
+pub const PENDING: &str = "lakesmith.rejected-pending";
+
 /// Columns for whose data files a dictionary is a loss: nearly every value differs.
 pub const NO_DICTIONARY: [&str; 4] = [OFFSET, KAFKA_TIMESTAMP, KEY, VALUE];
 /// Columns whose least and greatest value tell nobody anything.
 pub const NO_STATISTICS: [&str; 4] = [KEY, VALUE, HEADERS, REASON];
+
+/// Reads a [`PENDING`] note of the silver table `table`; empty without one.
+pub fn pending(note: Option<&str>, table: &impl Display) -> Result<BTreeMap<PartitionId, Coverage>> {
+    let Some(note) = note.filter(|note| !note.is_empty()) else { return Ok(BTreeMap::new()) };
+    parse_positions(note)
+        .map_err(|error| Error::stop(format!("property {PENDING} of table {table} is unreadable")).caused_by(error))
+}
 
 /// The columns of [`crate::record::SilverBatch::rejected`], in order; each field's `doc` says what it holds.
 pub fn arrow_schema() -> SchemaRef {

@@ -20,13 +20,11 @@ pub use foreign::ForeignSnapshot;
 pub use gold::GoldCheck;
 
 use crate::catalog::Lakehouse;
-use crate::checkpoint::{Checkpoint, OffsetRange, PartitionId, parse_positions};
+use crate::checkpoint::{Checkpoint, OffsetRange, PartitionId};
 use crate::error::{Error, Result};
 use crate::gold::GoldPlan;
+use crate::silver::rejected::{PENDING, pending as pending_ranges};
 use crate::table::LakeTable;
-
-/// Silver's note with ranges whose rejected records are still to be committed; see `pipeline`.
-const REJECTED_PENDING: &str = "lakesmith.rejected-pending";
 
 /// The tables to check.
 pub struct Layers {
@@ -125,10 +123,7 @@ fn checkpoint(table: &LakeTable) -> Result<Checkpoint> {
 
 /// Ranges whose rejected records are not committed yet: everything from their start on is above the cut.
 fn pending(silver: &LakeTable, rejected: &LakeTable) -> Result<BTreeMap<PartitionId, i64>> {
-    let Some(note) = silver.note(REJECTED_PENDING).filter(|note| !note.is_empty()) else { return Ok(BTreeMap::new()) };
-    let ranges = parse_positions(note).map_err(|error| {
-        Error::stop(format!("property {REJECTED_PENDING} of table {} is unreadable", silver.ident())).caused_by(error)
-    })?;
+    let ranges = pending_ranges(silver.note(PENDING), silver.ident())?;
     let done = checkpoint(rejected)?;
     Ok(ranges
         .into_iter()
