@@ -42,7 +42,8 @@ pub struct Arguments {
     /// Column (or JSON field) whose text becomes the message's key; without it keys are null
     #[arg(long, value_name = "COLUMN")]
     key: Option<String>,
-    /// CSV columns that become JSON numbers, with commas between; by default those of the sales data
+    /// CSV columns that become JSON numbers, with commas between; by default those that the pipeline file reads into
+    /// number columns of silver (without a pipeline file: those of the shipped preset)
     #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
     numeric: Option<Vec<String>>,
     /// Pause between two messages, for example 0.5s
@@ -108,9 +109,10 @@ pub async fn run(global: &GlobalArguments, arguments: Arguments) -> Result<Outco
         BadRow::Skip => OnBadRow::Skip,
         BadRow::Stop => OnBadRow::Stop,
     };
-    if let Some(numeric) = arguments.numeric {
-        options.numeric_columns = numeric;
-    }
+    options.numeric_columns = match arguments.numeric {
+        Some(numeric) => numeric,
+        None => config.source.file.numeric_columns,
+    };
     let bar = bar()?;
     let shown = bar.clone();
     let summary = produce(options, move |event| show(&shown, event)).await;

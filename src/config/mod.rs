@@ -85,6 +85,7 @@ impl Config {
         match config {
             Some(mut config) if problems.is_empty() => {
                 resolve_paths(&mut config, &root, sources.file.as_ref());
+                fill_numeric_columns(&mut config, &root);
                 Ok(Loaded { config, origins: root })
             }
             config => {
@@ -127,6 +128,18 @@ impl Loaded {
     pub fn show(&self) -> String {
         show::render(&self.config, &self.origins)
     }
+}
+
+/// Unless somebody says otherwise, those cells of a CSV file are numbers that silver reads as numbers. Where there is no silver (`produce`
+/// without a pipeline file) it is the shipped preset's.
+fn fill_numeric_columns(config: &mut Config, root: &Node) {
+    if root.find(&path_of("source.file.numeric_columns")).is_some() {
+        return;
+    }
+    config.source.file.numeric_columns = match config.silver.columns.is_empty() {
+        false => config.silver.number_fields(),
+        true => preset::PRESETS.first().and_then(|preset| preset.silver().ok()).unwrap_or_default().number_fields(),
+    };
 }
 
 /// What the Hadoop configuration says where nothing else does: the metastore's addresses, and the warehouse's HDFS.

@@ -55,6 +55,12 @@ impl Default for SilverSettings {
 }
 
 impl SilverSettings {
+    /// The fields of a message that are read into number columns.
+    pub fn number_fields(&self) -> Vec<String> {
+        let numbers = self.columns.iter().filter(|column| column.column_type.arrow().is_numeric());
+        numbers.map(|column| column.field.as_ref().unwrap_or(&column.name).clone()).collect()
+    }
+
     /// The name of the table of rejected records: as configured, or silver's with `_rejected` behind it.
     pub fn rejected_table(&self) -> String {
         self.rejected.table.clone().unwrap_or_else(|| format!("{}_rejected", self.table))

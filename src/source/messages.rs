@@ -8,14 +8,6 @@ use memchr::{memchr, memchr2};
 
 use crate::error::{Error, Result};
 
-/// Columns that `produce` and the file source write as JSON numbers unless told otherwise.
-pub const NUMERIC_COLUMNS: [&str; 6] = ["Quantity", "UnitPrice", "Discount", "Tax", "ShippingCost", "TotalAmount"];
-
-/// [`NUMERIC_COLUMNS`] as a setting's default.
-pub fn default_numeric_columns() -> Vec<String> {
-    NUMERIC_COLUMNS.map(str::to_owned).to_vec()
-}
-
 /// Why a CSV row is not a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadRow {
@@ -284,8 +276,10 @@ mod tests {
 
     use super::*;
 
+    const NUMERIC: [&str; 6] = ["Quantity", "UnitPrice", "Discount", "Tax", "ShippingCost", "TotalAmount"];
+
     fn converter(header: &str) -> RowToJson {
-        RowToJson::new(header.as_bytes(), &default_numeric_columns()).unwrap()
+        RowToJson::new(header.as_bytes(), &NUMERIC.map(str::to_owned)).unwrap()
     }
 
     fn message(converter: &mut RowToJson, row: &[u8]) -> Result<String, BadRow> {
@@ -347,7 +341,7 @@ mod tests {
             assert_eq!(object.keys().map(String::as_str).collect::<Vec<_>>(), header.split(',').collect::<Vec<_>>());
             for (name, cell) in header.split(',').zip(line.split(',')) {
                 let written =
-                    if NUMERIC_COLUMNS.contains(&name) { format!("\"{name}\":{cell}") } else { format!("\"{name}\":\"{cell}\"") };
+                    if NUMERIC.contains(&name) { format!("\"{name}\":{cell}") } else { format!("\"{name}\":\"{cell}\"") };
                 assert!(json.contains(&written), "{written} in {json}");
             }
         }

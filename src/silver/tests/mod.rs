@@ -18,12 +18,13 @@ use crate::checkpoint::{Coverage, Delta, OffsetRange};
 use crate::record::{RawBatch, SilverBatch, header_fields, raw_schema};
 
 /// What the shipped preset says about silver.
-const PRESET: &str = include_str!("../../../tests/corpus/silver_amazon_sales.toml");
+const PRESET: &str = include_str!("../../config/amazon-sales.toml");
 
 const PROCESSED_AT: i64 = 1_700_000_000_000_000;
 
 fn preset() -> SilverSettings {
-    toml::from_str(PRESET).unwrap()
+    let file: toml::Table = toml::from_str(PRESET).unwrap();
+    file["silver"].clone().try_into().unwrap()
 }
 
 fn plan(settings: &str) -> SilverPlan {

@@ -21,7 +21,6 @@ use async_trait::async_trait;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::messages::default_numeric_columns;
 use super::worker::Worker;
 use super::{PollLimits, Source, SourceIdentity, Start, blocking};
 use crate::checkpoint::{OffsetRange, PartitionId};
@@ -67,7 +66,7 @@ pub struct FileSettings {
     /// CSV column whose cells become the records' keys. Default: none, keys are null.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_column: Option<String>,
-    /// CSV columns that become JSON numbers, with the digits of the file. Default: the six of the preset.
+    /// CSV columns that become JSON numbers, with the digits of the file. Default: the fields of silver's number columns.
     pub numeric_columns: Vec<String>,
     /// A longer record stops the pipeline. Default: 64MiB.
     pub record_bytes_max: ByteSize,
@@ -79,7 +78,7 @@ impl Default for FileSettings {
             path: PathBuf::new(),
             format: None,
             key_column: None,
-            numeric_columns: default_numeric_columns(),
+            numeric_columns: Vec::new(),
             record_bytes_max: ByteSize::mib(64),
         }
     }

@@ -25,7 +25,6 @@ use rdkafka::types::RDKafkaErrorCode;
 use super::file::FileFormat;
 use super::generator::GeneratorSettings;
 use super::kafka::{Events, KafkaSettings};
-use super::messages::default_numeric_columns;
 use super::worker::{Stop, stoppable};
 use crate::error::{Error, Result};
 
@@ -108,7 +107,7 @@ impl ProduceOptions {
             topic: topic.into(),
             input,
             key_column: None,
-            numeric_columns: default_numeric_columns(),
+            numeric_columns: Vec::new(),
             pace: Pace::default(),
             on_bad_row: OnBadRow::default(),
             timestamps: None,
