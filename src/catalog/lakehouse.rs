@@ -56,8 +56,9 @@ impl Lakehouse {
         self.embedded.as_ref().map(EmbeddedMetastore::uri)
     }
 
-    /// Stops the embedded metastore, if there is one.
+    /// Gives back what is held, and stops the embedded metastore, if there is one.
     pub async fn close(self) {
+        self.metastore().finish().await;
         if let Some(server) = self.embedded {
             server.shutdown().await;
         }

@@ -18,17 +18,19 @@ mod tables;
 mod topic;
 mod verify;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
-use crate::error::Result;
-use crate::telemetry;
+use crate::error::{Context, Error, Kind, Result};
+use crate::{telemetry, window};
 
 use global::{GlobalArguments, Speaks};
-pub use page::{is_broken_pipe, print_error};
+use page::{is_broken_pipe, print_error};
 
 /// How a command that did not fail ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+enum Outcome {
     Done,
     /// A check found something: nothing failed, and the exit code says so.
     Differences,
@@ -48,7 +50,7 @@ Examples:
 
 Without --config, the pipeline file is ./pipeline.toml, or else ./lakehouse/pipeline.toml, which the
 demo writes.")]
-pub struct Cli {
+struct Cli {
     #[command(flatten)]
     global: GlobalArguments,
     #[command(subcommand)]
@@ -73,7 +75,7 @@ enum Command {
 
 impl Cli {
     /// Starts logging, as loud as the command needs it unless somebody said otherwise.
-    pub fn start_tracing(&self) -> Result<()> {
+    fn start_tracing(&self) -> Result<()> {
         let speaks = match self.command {
             Command::Run(_) | Command::Metastore(_) => Speaks::ByFile,
             _ => Speaks::OfTrouble,
@@ -82,7 +84,7 @@ impl Cli {
     }
 
     /// Runs the command.
-    pub async fn run(self) -> Result<Outcome> {
+    async fn run(self) -> Result<Outcome> {
         let global = &self.global;
         match self.command {
             Command::Demo(arguments) => demo::run(arguments).await,
@@ -99,6 +101,38 @@ impl Cli {
             Command::Metastore(arguments) => metastore::run(arguments).await,
         }
     }
+}
+
+/// The program: parses the command line, runs the command, prints what went wrong and says with which code to exit.
+///
+/// It is an ordinary function on purpose. The body of an `async fn` is compiled in the crate that polls it; with the runtime
+/// here, the whole program is compiled once, in this library, and not a second time in the binary.
+pub fn main() -> ExitCode {
+    match execute(Cli::parse()) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Differences) => ExitCode::from(1),
+        // The reader of a pipe has seen enough (`lakesmith query … | head`): no failure.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_error(&error);
+            match error.kind() {
+                Kind::Config => ExitCode::from(2),
+                Kind::Transient | Kind::Stop | Kind::Failed => ExitCode::from(1),
+            }
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<Outcome> {
+    cli.start_tracing()?;
+    window::plan_from_environment()?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.enable_all().thread_name("lakesmith").build();
+    let runtime = runtime.map_err(Error::from).context("the runtime could not be started")?;
+    let outcome = runtime.block_on(cli.run());
+    // What still runs in the background (an idle client, a reader of standard input) must not hold the process.
+    runtime.shutdown_background();
+    outcome
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::checkpoint::{PartitionId, format_positions};
 use crate::error::{Context, Result};
 use crate::hive::{PartitionKey, PartitionVersion, SweepReport, key_of, sweep, switch, version_name, version_of, write_version};
 use crate::metastore::HivePartition;
+use crate::window::Window;
 
 /// Partition versions that are put together and written at the same time.
 const VERSIONS_AT_ONCE: usize = 4;
@@ -103,8 +104,10 @@ impl GoldMaintainer {
         progress.silver_snapshot = silver.snapshot_id();
         let versions = self.write_versions(silver, &todo, &again, &progress, report).await?;
         if !versions.is_empty() {
+            Window::GoldPartitionWritten.pass();
             self.lease.ensure_held().await?;
             switch(&self.metastore, self.lease.entry(), &versions, &existing).await?;
+            Window::GoldSwitched.pass();
         }
         for version in &versions {
             let known =
@@ -113,6 +116,7 @@ impl GoldMaintainer {
         }
         if versions_or_positions_changed(&versions, &progress, &self.written) {
             self.lease.write(&progress.to_parameters()).await?;
+            Window::GoldProgressWritten.pass();
         }
         self.open.written(&progress);
         report.windows_open = self.open.open().count() as u64;

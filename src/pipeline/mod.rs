@@ -19,6 +19,7 @@ mod session;
 mod settings;
 mod silver_stage;
 mod silver_state;
+mod specs;
 mod start;
 mod tally;
 

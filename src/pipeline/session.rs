@@ -25,6 +25,7 @@ use crate::retry::with_deadline;
 use crate::source::{PollLimits, Source};
 use crate::storage::CloseBarrier;
 use crate::table::{Append, LakeTable, Origin, WriterSettings};
+use crate::window::Window;
 
 /// The wait for a first record; short, so that new partitions and the end of a bounded run are noticed.
 const IDLE_WAIT: Duration = Duration::from_millis(500);
@@ -127,6 +128,7 @@ impl Session<'_> {
     /// Writes the metadata of all tables, closes all files at once, and swaps the pointers in order.
     async fn commit(&mut self, cycle: FilledCycle) -> Result<()> {
         let FilledCycle { barrier, delta, bronze, silver } = cycle;
+        Window::BronzeFilesWritten.pass();
         let commit_id = Uuid::now_v7();
         let silver_ranges = self.silver_ranges(&delta)?;
         let silver_files = match silver {
@@ -163,8 +165,12 @@ impl Session<'_> {
                 };
             }
         };
+        Window::BronzeMetadataWritten.pass();
         match bronze_ready.swap(&mut self.bronze).await {
-            Ok(line) => line.tell(&self.tally, self.lag().await),
+            Ok(line) => {
+                Window::BronzeSwapped.pass();
+                line.tell(&self.tally, self.lag().await);
+            }
             Err(failure) => {
                 self.discard_silver(silver_ready).await;
                 return Err(failure);

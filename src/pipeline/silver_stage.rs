@@ -1,7 +1,7 @@
 //! Silver and rejected: which input is due, and the commits of both in the order that keeps every record's fate in one place.
 //!
 //! *Invariants*: silver is committed before rejected. Silver's commit names, in [`rejected::PENDING`], the ranges whose rejected records
-//! are still to follow, so that after a crash between the two [`SilverStage::open`] completes them: rejected is bronze minus silver,
+//! are still to follow, so that after a crash between the two [`SilverStage::complete_rejected`] completes them: rejected is bronze minus silver,
 //! offset by offset, even when the definition that rejected a record has changed since. Rejected gets no empty commits.
 //!
 //! *Failure*: an error before silver's swap changes nothing; one after it leaves the pending note, and the stage must be opened again.
@@ -28,6 +28,7 @@ use crate::record::{RawBatch, as_raw, coordinates};
 use crate::silver::{SilverPlan, rejected};
 use crate::storage::CloseBarrier;
 use crate::table::{Append, DataFiles, InputRef, LakeTable, Origin, TableSpec, WriterSettings};
+use crate::window::Window;
 
 /// Silver's and rejected's note with the hash of the definition under which a batch was decoded.
 pub const DEFINITION: &str = "lakesmith.definition";
@@ -74,10 +75,8 @@ pub(super) struct CommittedRows {
 }
 
 impl SilverStage {
-    /// Opens or creates both tables, and completes the rejected records that a crash left pending.
-    pub async fn open(parts: SilverParts) -> Result<Self> {
-        let silver = LakeTable::open_or_create(&parts.catalog, &parts.silver).await?;
-        let rejected = LakeTable::open_or_create(&parts.catalog, &parts.rejected).await?;
+    /// Stops if one of the tables was filled from another topic or another bronze table.
+    pub fn new(parts: SilverParts, silver: LakeTable, rejected: LakeTable) -> Result<Self> {
         for table in [&silver, &rejected] {
             table.ensure_same_source(&parts.origin)?;
             ensure_same_input(table, parts.bronze_uuid)?;
@@ -85,6 +84,19 @@ impl SilverStage {
         parts.tally.layer("silver", &silver.ident().to_string());
         parts.tally.layer("rejected", &rejected.ident().to_string());
         Ok(Self { parts, silver, rejected })
+    }
+
+    /// Opens or creates both tables.
+    pub async fn open(parts: SilverParts) -> Result<Self> {
+        let (silver, rejected) = tokio::try_join!(
+            LakeTable::open_or_create(&parts.catalog, &parts.silver),
+            LakeTable::open_or_create(&parts.catalog, &parts.rejected),
+        )?;
+        Self::new(parts, silver, rejected)
+    }
+
+    pub fn parts(&self) -> &SilverParts {
+        &self.parts
     }
 
     pub fn checkpoint(&self) -> Result<Checkpoint> {
@@ -163,7 +175,10 @@ impl SilverStage {
         let SilverReady { silver, rejected, gold_rows } = ready;
         let delta = silver.delta().clone();
         match silver.swap(&mut self.silver).await {
-            Ok(line) => line.tell(&self.parts.tally, None),
+            Ok(line) => {
+                Window::SilverSwapped.pass();
+                line.tell(&self.parts.tally, None);
+            }
             Err(error) => {
                 if let Some(rejected) = rejected {
                     rejected.discard(&self.rejected).await;
@@ -172,7 +187,9 @@ impl SilverStage {
             }
         }
         if let Some(rejected) = rejected {
-            rejected.swap(&mut self.rejected).await?.tell(&self.parts.tally, None);
+            let line = rejected.swap(&mut self.rejected).await?;
+            Window::RejectedSwapped.pass();
+            line.tell(&self.parts.tally, None);
         }
         Ok(CommittedRows { rows: gold_rows, delta })
     }
@@ -199,8 +216,10 @@ impl SilverStage {
             encoder.write(RawBatch { delta: Delta::default(), records: as_raw(&records)? }).await?;
         }
         let files = encoder.finish().await?;
+        Window::CatchUpFilesWritten.pass();
         let ready = self.prepare(files, &ranges, Uuid::now_v7(), &barrier).await?;
         barrier.wait().await.context("files of silver could not be closed")?;
+        Window::CatchUpMetadataWritten.pass();
         self.swap(ready).await.map(Some)
     }
 

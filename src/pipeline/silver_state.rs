@@ -43,13 +43,14 @@ pub(super) struct Silver {
 }
 
 impl Silver {
+    /// Completes what a crash between silver's and rejected's commit left out, and brings silver level with bronze or on its way there.
     pub async fn open(
-        parts: SilverParts,
+        mut stage: SilverStage,
         bronze: &LakeTable,
         retry: &crate::retry::RetrySettings,
         gold: Vec<mpsc::Sender<CommittedRows>>,
     ) -> Result<Self> {
-        let mut stage = SilverStage::open(parts.clone()).await?;
+        let parts = stage.parts().clone();
         stage.complete_rejected(bronze).await?;
         let state = SilverState::Live(Box::new(stage));
         let mut silver = Self { state, parts, backoff: Backoff::new(retry), retry: retry.clone(), gold };

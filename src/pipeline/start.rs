@@ -1,99 +1,47 @@
 //! The start of a session: every question is asked before anything is changed.
 //!
-//! The order matters. First what needs no server (the plans), then the source (is the topic there, is it the one the tables were filled
-//! from, has it the next offset), then the tables that exist. Only then are missing databases and tables created.
+//! First what needs no server (the plans). Then, side by side, the source (is the topic there, is it the one the tables were filled from,
+//! has it the next offset) and the tables that exist. Only then are missing databases and tables created, side by side too: a daemon that
+//! was killed must be back before anybody notices, and each of these questions waits for another server.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use iceberg::{NamespaceIdent, TableIdent};
-use tracing::info;
+use tracing::{debug, info};
 
 use super::definition::Definition;
 use super::gold_task::{self, GoldTasks};
 use super::positions::{distance, ensure_partitions_exist};
 use super::session::Session;
-use super::silver_stage::SilverParts;
+use super::silver_stage::{SilverParts, SilverStage};
 use super::silver_state::Silver;
+use super::specs::{bronze_spec, gold_columns, gold_plans, rejected_spec, silver_spec, writer};
 use super::tally::Tally;
 use super::{RunOptions, Until};
 use crate::bronze;
-use crate::catalog::Lakehouse;
-use crate::checkpoint::Checkpoint;
+use crate::catalog::{HiveCatalog, Lakehouse};
+use crate::checkpoint::{Checkpoint, OffsetRange, PartitionId};
 use crate::error::Result;
-use crate::gold::{GoldPlan, GoldSettings};
 use crate::silver::{SilverPlan, rejected};
-use crate::source;
-use crate::storage::Storages;
-use crate::table::{LakeTable, Origin, TableSpec, WriterSettings};
+use crate::source::{self, Source, SourceSettings};
+use crate::table::{LakeTable, Origin, TableSpec};
+use crate::window::Window;
 
 /// Offsets that one step of silver's catch-up reads: about a cycle's worth.
 const CATCH_UP_RECORDS: i64 = 500_000;
 
-/// The identifier of one of the pipeline's tables.
-fn table_ident(definition: &Definition, table: &str) -> TableIdent {
-    TableIdent::new(NamespaceIdent::new(definition.tables.database.clone()), table.to_owned())
+/// The source, and where its partitions begin and end.
+struct OpenSource {
+    source: Box<dyn Source>,
+    origin: Origin,
+    watermarks: BTreeMap<PartitionId, OffsetRange>,
 }
 
-/// Where a table lies: as configured (below the warehouse if relative), else in a directory of its own below the database's.
-fn table_location(storages: &Storages, configured: Option<&str>, database: &str, table: &str) -> Result<String> {
-    let warehouse = storages.warehouse();
-    let location = match configured {
-        Some(location) if location.starts_with('/') || location.contains(':') => location.to_owned(),
-        Some(relative) => format!("{}/{relative}", warehouse.trim_end_matches('/')),
-        None => format!("{}/{database}.db/{table}", warehouse.trim_end_matches('/')),
-    };
-    Ok(storages.qualify(location.trim_end_matches('/'))?)
-}
-
-/// Bronze as the definition has it.
-fn bronze_spec(definition: &Definition, storages: &Storages) -> Result<TableSpec> {
-    let settings = &definition.bronze;
-    Ok(TableSpec {
-        ident: table_ident(definition, &settings.table),
-        location: Some(table_location(storages, settings.location.as_deref(), &definition.tables.database, &settings.table)?),
-        schema: bronze::schema(),
-        partition_by: Vec::new(),
-        properties: BTreeMap::new(),
-        comment: Some("records as read from Kafka: exact bytes and coordinates".into()),
-    })
-}
-
-/// Silver as the definition has it.
-fn silver_spec(definition: &Definition, plan: &SilverPlan, storages: &Storages) -> Result<TableSpec> {
-    let settings = &definition.silver;
-    Ok(TableSpec {
-        ident: table_ident(definition, &settings.table),
-        location: Some(table_location(storages, settings.location.as_deref(), &definition.tables.database, &settings.table)?),
-        schema: plan.schema().clone(),
-        partition_by: plan.partition_by().to_vec(),
-        properties: BTreeMap::new(),
-        comment: Some("records decoded, typed, enriched and checked".into()),
-    })
-}
-
-/// The table of rejected records as the definition has it.
-fn rejected_spec(definition: &Definition, storages: &Storages) -> Result<TableSpec> {
-    let table = definition.silver.rejected_table();
-    let location = definition.silver.rejected.location.as_deref();
-    Ok(TableSpec {
-        ident: table_ident(definition, &table),
-        location: Some(table_location(storages, location, &definition.tables.database, &table)?),
-        schema: rejected::schema(),
-        partition_by: Vec::new(),
-        properties: BTreeMap::new(),
-        comment: Some("records that could not be decoded or broke an expectation, with the reason".into()),
-    })
-}
-
-/// The gold tables as the definition has them, over silver's columns.
-fn gold_plans(definition: &Definition, silver: &SilverPlan, storages: &Storages) -> Result<Vec<GoldPlan>> {
-    let plan = |settings: &GoldSettings| {
-        let configured = Some(settings.location.as_str()).filter(|location| !location.is_empty());
-        let location = table_location(storages, configured, &definition.tables.database, &settings.table)?;
-        GoldPlan::new(&GoldSettings { location, ..settings.clone() }, silver.arrow_schema())
-    };
-    definition.gold.iter().map(plan).collect()
+/// The Iceberg tables of a pipeline, or what is there of them.
+struct Tables<T> {
+    bronze: T,
+    silver: T,
+    rejected: T,
 }
 
 /// Opens source and tables and stands where the tables end.
@@ -105,32 +53,33 @@ pub(super) async fn open<'a>(
 ) -> Result<(Session<'a>, GoldTasks)> {
     let plan = Arc::new(SilverPlan::new(&definition.silver)?);
     let gold_plans = gold_plans(definition, &plan, lakehouse.storages())?;
-
-    let mut source = source::open(&definition.source).await?;
-    let identity = source.identity().clone();
-    let origin = Origin { topic: identity.topic, topic_id: identity.topic_id, cluster_id: identity.cluster_id };
-    let watermarks = source.watermarks().await?;
-
     let catalog = lakehouse.catalog();
-    let spec = bronze_spec(definition, lakehouse.storages())?;
-    let checkpoint = match LakeTable::open(catalog, &spec.ident).await? {
-        None => None,
-        Some(table) => {
-            table.ensure_same_source(&origin)?;
-            table.checkpoint()?
-        }
+    let specs = Tables {
+        bronze: bronze_spec(definition, lakehouse.storages())?,
+        silver: silver_spec(definition, &plan, lakehouse.storages())?,
+        rejected: rejected_spec(definition, lakehouse.storages())?,
     };
+
+    prove_meanwhile(catalog, &definition.tables.database);
+    let (opened, existing) = tokio::join!(open_source(&definition.source), open_tables(catalog, &specs));
+    let OpenSource { mut source, origin, watermarks } = opened?;
+    let existing = existing?;
+    for table in [&existing.bronze, &existing.silver, &existing.rejected].into_iter().flatten() {
+        table.ensure_same_source(&origin)?;
+    }
+    let known = existing.bronze.as_ref().map(LakeTable::checkpoint).transpose()?.flatten();
     let checkpoint =
-        checkpoint.unwrap_or_else(|| Checkpoint::start(&origin.topic, origin.topic_id.clone(), origin.cluster_id.clone()));
+        known.unwrap_or_else(|| Checkpoint::start(&origin.topic, origin.topic_id.clone(), origin.cluster_id.clone()));
     ensure_partitions_exist(&checkpoint, &watermarks)?;
     source.assign(&checkpoint.next_offsets()).await?;
 
-    let bronze = LakeTable::open_or_create(catalog, &spec).await?;
+    let Tables { bronze, silver, rejected } = create_missing(catalog, existing, &specs).await?;
+    Window::TablesCreated.pass();
     tally.layer("bronze", &bronze.ident().to_string());
     let parts = SilverParts {
         catalog: catalog.clone(),
-        silver: silver_spec(definition, &plan, lakehouse.storages())?,
-        rejected: rejected_spec(definition, lakehouse.storages())?,
+        silver: specs.silver,
+        rejected: specs.rejected,
         silver_writer: writer(plan.no_dictionary(), &[]),
         rejected_writer: writer(&rejected::NO_DICTIONARY, &rejected::NO_STATISTICS),
         origin: origin.clone(),
@@ -141,9 +90,10 @@ pub(super) async fn open<'a>(
         tally: tally.clone(),
         plan,
     };
-    let silver_ident = parts.silver.ident.clone();
+    let silver_ident = silver.ident().clone();
+    let stage = SilverStage::new(parts, silver, rejected)?;
     let (gold, senders) = gold_task::prepare(gold_plans, &definition.tables.database, &definition.pipeline.retry);
-    let silver = Silver::open(parts, &bronze, &definition.pipeline.retry, senders).await?;
+    let silver = Silver::open(stage, &bronze, &definition.pipeline.retry, senders).await?;
     let gold = gold.start(lakehouse, &silver_ident, tally);
 
     let positions = source.positions();
@@ -165,23 +115,53 @@ pub(super) async fn open<'a>(
     Ok((session, gold))
 }
 
-/// How a layer's files are written.
-fn writer(no_dictionary: &[impl AsRef<str>], no_statistics: &[&str]) -> WriterSettings {
-    let names = |columns: &[&str]| columns.iter().map(|name| (*name).to_owned()).collect();
-    let plain: Vec<&str> = no_dictionary.iter().map(AsRef::as_ref).collect();
-    WriterSettings { plain_columns: names(&plain), columns_without_statistics: names(no_statistics), ..WriterSettings::default() }
+async fn open_source(settings: &SourceSettings) -> Result<OpenSource> {
+    let source = source::open(settings).await?;
+    let identity = source.identity().clone();
+    let origin = Origin { topic: identity.topic, topic_id: identity.topic_id, cluster_id: identity.cluster_id };
+    let watermarks = source.watermarks().await?;
+    Ok(OpenSource { source, origin, watermarks })
 }
 
-/// The silver columns that any gold table reads, in silver's order; none without gold.
-fn gold_columns(plans: &[GoldPlan]) -> Option<Vec<String>> {
-    if plans.is_empty() {
-        return None;
+async fn open_tables(catalog: &HiveCatalog, specs: &Tables<TableSpec>) -> Result<Tables<Option<LakeTable>>> {
+    let (bronze, silver, rejected) = tokio::try_join!(
+        LakeTable::open(catalog, &specs.bronze.ident),
+        LakeTable::open(catalog, &specs.silver.ident),
+        LakeTable::open(catalog, &specs.rejected.ident),
+    )?;
+    Ok(Tables { bronze, silver, rejected })
+}
+
+async fn create_missing(
+    catalog: &HiveCatalog,
+    existing: Tables<Option<LakeTable>>,
+    specs: &Tables<TableSpec>,
+) -> Result<Tables<LakeTable>> {
+    let create = async |existing: Option<LakeTable>, spec| match existing {
+        Some(table) => Ok(table),
+        None => LakeTable::open_or_create(catalog, spec).await,
+    };
+    let Tables { bronze, silver, rejected } = existing;
+    if bronze.is_none() || silver.is_none() || rejected.is_none() {
+        catalog.ensure_database(specs.bronze.ident.namespace()).await?;
     }
-    let mut columns: Vec<String> = Vec::new();
-    for column in plans.iter().flat_map(GoldPlan::columns) {
-        if !columns.iter().any(|known| known == column) {
-            columns.push(column.to_owned());
+    let (bronze, silver, rejected) =
+        tokio::try_join!(create(bronze, &specs.bronze), create(silver, &specs.silver), create(rejected, &specs.rejected),)?;
+    Ok(Tables { bronze, silver, rejected })
+}
+
+/// Lets the metastore be probed while the source is opened; the first commit needs to know. Where the database is missing, or the probe
+/// fails, whoever needs it probes again.
+fn prove_meanwhile(catalog: &HiveCatalog, database: &str) {
+    let (metastore, database) = (catalog.metastore().clone(), database.to_owned());
+    tokio::spawn(async move {
+        let probed = match metastore.database(&database).await {
+            Ok(Some(_)) => metastore.compare_and_swap(&database).await.map(|_| ()),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = probed {
+            debug!(%error, "the metastore was not probed ahead of time");
         }
-    }
-    Some(columns)
+    });
 }

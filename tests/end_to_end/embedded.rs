@@ -1,7 +1,7 @@
 //! The embedded form: a file as source, a local directory, the embedded metastore; no JVM.
 
-use super::Lake;
 use super::lake::{SMALL_COMMITS, Servers, assert_records, expected, number};
+use super::{Lake, WINDOWS};
 
 fn lake() -> Lake {
     let settings = ["source.kind=file", "source.file.path=sales.jsonl", "source.file.format=jsonl"];
@@ -48,6 +48,19 @@ fn a_run_that_was_killed_again_and_again_loses_nothing_and_repeats_nothing() {
         child.kill().expect("SIGKILL");
         child.wait().expect("an exit");
     }
+    let output = lake.output(&["run", "--until-caught-up"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let expected = expected("--messages", &lake.path("sales.jsonl"));
+    assert_records(&lake, &expected);
+    assert_gold_totals(&lake, &expected);
+    lake.verify();
+}
+
+#[test]
+fn a_kill_at_any_window_loses_nothing_and_repeats_nothing() {
+    let lake = lake();
+    lake.ok(&["generate", "--rows", "6000", "--format", "jsonl", "--bad-share", "0.02", "--output", "sales.jsonl"]);
+    WINDOWS.iter().for_each(|window| lake.kill_at(window));
     let output = lake.output(&["run", "--until-caught-up"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let expected = expected("--messages", &lake.path("sales.jsonl"));

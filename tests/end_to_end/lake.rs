@@ -1,6 +1,7 @@
 //! One lakehouse under test: its pipeline file, the binary that works on it, and what must be in it.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -75,6 +76,13 @@ impl Lake {
     pub fn spawn(&self, arguments: &[&str], log: &str) -> Child {
         let log = fs::File::create(self.path(log)).expect("a log file");
         self.command(arguments).stdout(Stdio::null()).stderr(log).spawn().expect("lakesmith starts")
+    }
+
+    /// Runs with small commits until the process kills itself at a window. It must: a run that ends otherwise fails the test.
+    pub fn kill_at(&self, window: &str) {
+        let output = self.command(&SMALL_COMMITS).env("LAKESMITH_KILL_AT", window).output().expect("lakesmith starts");
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.signal(), Some(libc::SIGKILL), "not killed at {window}: {}\n{log}", output.status);
     }
 
     /// The rows of a query, as objects.

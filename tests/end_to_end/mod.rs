@@ -6,3 +6,29 @@ mod real;
 mod lake;
 
 use lake::Lake;
+
+/// Every window of the commit protocol, in an order in which each is passed: what a kill leaves behind is what the next run begins with.
+const WINDOWS: [&str; 13] = [
+    "start:tables-created",
+    "bronze:files-written",
+    "bronze:metadata-written",
+    "bronze:swapped",
+    // Silver lacks what bronze has by now, and reads it from there.
+    "silver:catch-up-files-written",
+    "silver:catch-up-metadata-written",
+    "silver:swapped@2",
+    "rejected:swapped",
+    "bronze:swapped@3",
+    "lock:held",
+    // Gold refreshes at the end of a run: from here on everything is read.
+    "gold:partition-written",
+    "gold:switched",
+    "gold:progress-written",
+];
+
+#[test]
+fn every_window_is_killed_at() {
+    for window in lakesmith::window::Window::ALL {
+        assert!(WINDOWS.iter().any(|listed| listed.split('@').next() == Some(window.name())), "{}", window.name());
+    }
+}

@@ -13,45 +13,62 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
-use super::Lake;
 use super::lake::{SMALL_COMMITS, SUMMED, Servers, assert_records, expected, number, plain};
-
-const ROWS: usize = 20_000;
+use super::{Lake, WINDOWS};
 
 fn env(name: &str) -> String {
     std::env::var(name)
         .unwrap_or_else(|_| panic!("{name} is not set: eval \"$(tests/stack/stack env)\" after `stack up --with spark`"))
 }
 
-#[test]
-fn sales_through_kafka_hdfs_and_the_metastore_survive_a_kill_and_equal_the_reference() {
+/// A topic with sales in three partitions, and tables on HDFS in a database of their own.
+fn cluster(rows: u32, bad_share: &str, more_settings: &[&str]) -> (String, Lake) {
     let name = format!("e2e_{}", uuid::Uuid::new_v4().simple());
     let warehouse = format!("{}/{name}", env("HDFS_URL"));
-    let settings = [
+    let mut settings = vec![
         format!("storage.warehouse={warehouse}"),
         format!("source.topic={name}"),
         format!("source.kafka.brokers={}", env("KAFKA_BROKER")),
         format!("metastore.uris=[\"{}\"]", env("HIVE_METASTORE_URIS")),
     ];
+    settings.extend(more_settings.iter().map(|setting| (*setting).to_owned()));
     let lake = Lake::new(&name, &settings, Servers::Stack);
-    lake.ok(&["generate", "--rows", &ROWS.to_string(), "--format", "jsonl", "--bad-share", "0.002", "--output", "sales.jsonl"]);
+    let rows = rows.to_string();
+    lake.ok(&["generate", "--rows", &rows, "--format", "jsonl", "--bad-share", bad_share, "--output", "sales.jsonl"]);
     lake.ok(&["topic", "create", &name, "--partitions", "3"]);
     lake.ok(&["produce", "sales.jsonl", "--topic", &name]);
+    (name, lake)
+}
 
+#[test]
+fn sales_through_kafka_hdfs_and_the_metastore_survive_a_kill_and_equal_the_reference() {
+    let (topic, lake) = cluster(20_000, "0.002", &[]);
     kill_in_the_middle(&lake);
-    let resumed = lake.output(&["run", "--until-caught-up"]);
-    assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
-
-    dump(&name, &lake.path("dump.jsonl"));
-    let expected = expected("--dump", &lake.path("dump.jsonl"));
-    assert_records(&lake, &expected);
-    assert_gold(&lake, &expected);
-    lake.verify();
-
+    let expected = assert_a_run_completes(&topic, &lake);
     lake.ok(&["run", "--until-caught-up"]);
     assert_records(&lake, &expected);
     lake.verify();
     assert_spark_agrees(&lake, &expected);
+}
+
+#[test]
+fn a_kill_at_any_window_loses_nothing_and_repeats_nothing() {
+    let (topic, lake) = cluster(6_000, "0.02", &[]);
+    WINDOWS.iter().for_each(|window| lake.kill_at(window));
+    let expected = assert_a_run_completes(&topic, &lake);
+    assert_spark_agrees(&lake, &expected);
+}
+
+/// Runs to the end of the topic; then every layer equals the reference, which is returned.
+fn assert_a_run_completes(topic: &str, lake: &Lake) -> Value {
+    let resumed = lake.output(&["run", "--until-caught-up"]);
+    assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
+    dump(topic, &lake.path("dump.jsonl"));
+    let expected = expected("--dump", &lake.path("dump.jsonl"));
+    assert_records(lake, &expected);
+    assert_gold(lake, &expected);
+    lake.verify();
+    expected
 }
 
 /// Starts a run with small commits and kills it after its first ones.

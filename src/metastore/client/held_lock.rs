@@ -5,7 +5,7 @@
 //! *Failure*: when the reply to `lock` is lost, the lock may exist: it is found again by its agent id. A lock whose heartbeats do not
 //! arrive ends on the server after `metastore.txn.timeout`; [`HeldLock::ensure_held`] asks the server, so it says so.
 //!
-//! *What may leak*: the lock, until the server's timeout, if the process dies or giving it back fails.
+//! *What may leak*: the lock, until the server's timeout, if the process dies before it is given back.
 
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
@@ -20,10 +20,18 @@ use super::{Metastore, MetastoreError, MetastoreResult};
 use crate::error::{Context, Error, Result};
 use crate::metastore::types::{LockComponent, LockRequest, LockState, ShownLock};
 use crate::retry::{Backoff, RetrySettings, sleep};
+use crate::window::Window;
+
+/// How often a wait for a lock is told of.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Tries at a call about a lock when connections fail.
 const RETRIES: RetrySettings =
     RetrySettings { attempts: 4, initial_delay: Duration::from_millis(100), max_delay: Duration::from_secs(2) };
+
+/// The same for a lock that nobody waits to see released: for about as long as a server keeps it by default.
+const FAREWELL_RETRIES: RetrySettings =
+    RetrySettings { attempts: 100, initial_delay: Duration::from_millis(100), max_delay: Duration::from_secs(3) };
 
 /// An exclusive lock on a name in a database, kept alive until it is released.
 #[derive(Debug)]
@@ -45,6 +53,7 @@ impl HeldLock {
         let held = Self::keep(metastore.clone(), id, what);
         // From here on dropping `held` gives the lock, or the place in its queue, back.
         held.wait(database, table).await?;
+        Window::Locked.pass();
         Ok(held)
     }
 
@@ -63,9 +72,20 @@ impl HeldLock {
         let begun = Instant::now();
         let patience = self.metastore.settings().lock_timeout;
         let mut pause = Duration::from_millis(20);
+        let mut told = begun;
         loop {
             match self.check().await? {
                 LockState::Acquired => return Ok(()),
+                LockState::Waiting if begun.elapsed() < patience && told.elapsed() >= TELL_EVERY => {
+                    told = Instant::now();
+                    let holder = self.holder(database, table).await;
+                    warn!(
+                        lock = self.what,
+                        holder,
+                        waiting_s = begun.elapsed().as_secs(),
+                        "waiting for a lock that another holds"
+                    );
+                }
                 LockState::Waiting if begun.elapsed() < patience => {}
                 LockState::Waiting => return Err(self.explain(database, table, patience).await),
                 LockState::Abort | LockState::NotAcquired => {
@@ -84,12 +104,18 @@ impl HeldLock {
 
     async fn explain(&self, database: &str, table: &str, patience: Duration) -> Error {
         let waited = humantime::format_duration(patience);
+        let holder = self.holder(database, table).await;
+        Error::transient(format!("{} was still locked after {waited}: {holder}", self.what)).hint(
+            "wait for that process to finish; if it is dead, the metastore drops its lock after metastore.txn.timeout (300s by default); \
+             `lakesmith locks` shows all locks on the pipeline's tables",
+        )
+    }
+
+    /// Who has the lock that is waited for, for a person.
+    async fn holder(&self, database: &str, table: &str) -> String {
         let locks = self.metastore.show_locks(database, table).await.unwrap_or_default();
         let holder = locks.iter().find(|lock| lock.state == LockState::Acquired && lock.lock_id != self.id);
-        let who = holder.map_or_else(|| "by another that is gone by now".to_owned(), describe);
-        Error::transient(format!("{} was still locked after {waited}: {who}", self.what)).hint(
-            "wait for that process to finish; if it is dead, the metastore drops its lock after metastore.txn.timeout (300s by default)",
-        )
+        holder.map_or_else(|| "another that is gone by now".to_owned(), describe)
     }
 
     /// Asks the server whether the lock is still held. Call it on both sides of what the lock protects.
@@ -112,7 +138,22 @@ impl HeldLock {
     pub async fn release(mut self) -> Result<()> {
         self.released = true;
         self.heartbeat.abort();
-        unlock(&self.metastore, self.id).await.with_context(|| format!("lock {} on {} was not released", self.id, self.what))
+        let released = unlock(&self.metastore, self.id, &RETRIES).await;
+        if released.is_err() {
+            self.give_back_later();
+        }
+        released.with_context(|| format!("lock {} on {} was not released", self.id, self.what))
+    }
+
+    /// Goes on trying while the process lives: until then, or until the server's timeout, everybody else waits.
+    fn give_back_later(&self) {
+        let (metastore, id) = (self.metastore.clone(), self.id);
+        self.metastore.bid_farewell(async move {
+            match unlock(&metastore, id, &FAREWELL_RETRIES).await {
+                Ok(()) | Err(MetastoreError::Lock { .. }) => {}
+                Err(error) => warn!(lock_id = id, %error, "a lock that was let go could not be released"),
+            }
+        });
     }
 }
 
@@ -122,14 +163,7 @@ impl Drop for HeldLock {
         if self.released {
             return;
         }
-        let (metastore, id) = (self.metastore.clone(), self.id);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(error) = unlock(&metastore, id).await {
-                    warn!(lock_id = id, %error, "a lock that was let go could not be released");
-                }
-            });
-        }
+        self.give_back_later();
     }
 }
 
@@ -168,8 +202,8 @@ async fn beat(metastore: Metastore, id: i64, lost: Arc<OnceLock<String>>) {
     }
 }
 
-async fn unlock(metastore: &Metastore, id: i64) -> MetastoreResult<()> {
-    let mut backoff = Backoff::new(&RETRIES);
+async fn unlock(metastore: &Metastore, id: i64, retries: &RetrySettings) -> MetastoreResult<()> {
+    let mut backoff = Backoff::new(retries);
     loop {
         match metastore.unlock(id).await {
             // An earlier try whose reply was lost has done it.

@@ -9,9 +9,11 @@ mod held_lock;
 mod pool;
 mod probe;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
 
 use super::contract::{self, Method};
 use super::error::{MetastoreError, MetastoreResult};
@@ -22,6 +24,9 @@ use pool::{Pool, Repeat};
 
 pub use held_lock::HeldLock;
 pub use probe::CompareAndSwap;
+
+/// How long a process that ends waits for the answers to its last calls.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Whether dropping an entry takes the files with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +58,8 @@ pub struct Metastore {
 struct Inner {
     pool: Pool,
     compare_and_swap: OnceCell<CompareAndSwap>,
+    /// Locks that are being given back by nobody who waits for it.
+    farewells: Mutex<JoinSet<()>>,
 }
 
 impl std::fmt::Debug for Metastore {
@@ -65,9 +72,22 @@ impl Metastore {
     /// Connects to one of the servers.
     pub async fn connect(settings: &MetastoreSettings) -> Result<Self> {
         let pool = Pool::new(settings)?;
-        let metastore = Self { inner: Arc::new(Inner { pool, compare_and_swap: OnceCell::new() }) };
+        let metastore = Self { inner: Arc::new(Inner { pool, compare_and_swap: OnceCell::new(), farewells: Mutex::default() }) };
         metastore.server_version().await.with_context(|| format!("no metastore answers at {}", settings.uris.join(", ")))?;
         Ok(metastore)
+    }
+
+    /// Runs what gives a lock back whose holder was dropped, so that [`Self::finish`] can wait for it. Outside a runtime nothing is done.
+    fn bid_farewell(&self, farewell: impl Future<Output = ()> + Send + 'static) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            self.inner.farewells.lock().unwrap_or_else(PoisonError::into_inner).spawn_on(farewell, &runtime);
+        }
+    }
+
+    /// Waits until locks whose holders were dropped are given back, but not for ever: what isn't given back ends on the server.
+    pub async fn finish(&self) {
+        let farewells = std::mem::take(&mut *self.inner.farewells.lock().unwrap_or_else(PoisonError::into_inner));
+        let _ = tokio::time::timeout(FAREWELL, farewells.join_all()).await;
     }
 
     pub fn settings(&self) -> &MetastoreSettings {

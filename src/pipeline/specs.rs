@@ -1,0 +1,100 @@
+//! What each table is to be, as the definition has it. Nothing here asks a server.
+
+use std::collections::BTreeMap;
+
+use iceberg::{NamespaceIdent, TableIdent};
+
+use super::definition::Definition;
+use crate::bronze;
+use crate::error::Result;
+use crate::gold::{GoldPlan, GoldSettings};
+use crate::silver::{SilverPlan, rejected};
+use crate::storage::Storages;
+use crate::table::{TableSpec, WriterSettings};
+
+/// The identifier of one of the pipeline's tables.
+fn table_ident(definition: &Definition, table: &str) -> TableIdent {
+    TableIdent::new(NamespaceIdent::new(definition.tables.database.clone()), table.to_owned())
+}
+
+/// Where a table lies: as configured (below the warehouse if relative), else in a directory of its own below the database's.
+fn table_location(storages: &Storages, configured: Option<&str>, database: &str, table: &str) -> Result<String> {
+    let warehouse = storages.warehouse();
+    let location = match configured {
+        Some(location) if location.starts_with('/') || location.contains(':') => location.to_owned(),
+        Some(relative) => format!("{}/{relative}", warehouse.trim_end_matches('/')),
+        None => format!("{}/{database}.db/{table}", warehouse.trim_end_matches('/')),
+    };
+    Ok(storages.qualify(location.trim_end_matches('/'))?)
+}
+
+/// Bronze as the definition has it.
+pub(super) fn bronze_spec(definition: &Definition, storages: &Storages) -> Result<TableSpec> {
+    let settings = &definition.bronze;
+    Ok(TableSpec {
+        ident: table_ident(definition, &settings.table),
+        location: Some(table_location(storages, settings.location.as_deref(), &definition.tables.database, &settings.table)?),
+        schema: bronze::schema(),
+        partition_by: Vec::new(),
+        properties: BTreeMap::new(),
+        comment: Some("records as read from Kafka: exact bytes and coordinates".into()),
+    })
+}
+
+/// Silver as the definition has it.
+pub(super) fn silver_spec(definition: &Definition, plan: &SilverPlan, storages: &Storages) -> Result<TableSpec> {
+    let settings = &definition.silver;
+    Ok(TableSpec {
+        ident: table_ident(definition, &settings.table),
+        location: Some(table_location(storages, settings.location.as_deref(), &definition.tables.database, &settings.table)?),
+        schema: plan.schema().clone(),
+        partition_by: plan.partition_by().to_vec(),
+        properties: BTreeMap::new(),
+        comment: Some("records decoded, typed, enriched and checked".into()),
+    })
+}
+
+/// The table of rejected records as the definition has it.
+pub(super) fn rejected_spec(definition: &Definition, storages: &Storages) -> Result<TableSpec> {
+    let table = definition.silver.rejected_table();
+    let location = definition.silver.rejected.location.as_deref();
+    Ok(TableSpec {
+        ident: table_ident(definition, &table),
+        location: Some(table_location(storages, location, &definition.tables.database, &table)?),
+        schema: rejected::schema(),
+        partition_by: Vec::new(),
+        properties: BTreeMap::new(),
+        comment: Some("records that could not be decoded or broke an expectation, with the reason".into()),
+    })
+}
+
+/// The gold tables as the definition has them, over silver's columns.
+pub(super) fn gold_plans(definition: &Definition, silver: &SilverPlan, storages: &Storages) -> Result<Vec<GoldPlan>> {
+    let plan = |settings: &GoldSettings| {
+        let configured = Some(settings.location.as_str()).filter(|location| !location.is_empty());
+        let location = table_location(storages, configured, &definition.tables.database, &settings.table)?;
+        GoldPlan::new(&GoldSettings { location, ..settings.clone() }, silver.arrow_schema())
+    };
+    definition.gold.iter().map(plan).collect()
+}
+
+/// How a layer's files are written.
+pub(super) fn writer(no_dictionary: &[impl AsRef<str>], no_statistics: &[&str]) -> WriterSettings {
+    let names = |columns: &[&str]| columns.iter().map(|name| (*name).to_owned()).collect();
+    let plain: Vec<&str> = no_dictionary.iter().map(AsRef::as_ref).collect();
+    WriterSettings { plain_columns: names(&plain), columns_without_statistics: names(no_statistics), ..WriterSettings::default() }
+}
+
+/// The silver columns that any gold table reads, in silver's order; none without gold.
+pub(super) fn gold_columns(plans: &[GoldPlan]) -> Option<Vec<String>> {
+    if plans.is_empty() {
+        return None;
+    }
+    let mut columns: Vec<String> = Vec::new();
+    for column in plans.iter().flat_map(GoldPlan::columns) {
+        if !columns.iter().any(|known| known == column) {
+            columns.push(column.to_owned());
+        }
+    }
+    Some(columns)
+}
