@@ -104,7 +104,8 @@ impl HiveCatalog {
     /// Swaps, and stays with an attempt until it is decided or the tries are used up.
     ///
     /// Repeating an undecided swap is safe: both tries name the same file and expect the same old value, so whichever comes first
-    /// makes the other one fail.
+    /// makes the other one fail. Where nothing makes it fail (no expected value, and a request that outlives its lock) it can only put
+    /// the pointer back on a version whose files all stay; see `swap`.
     pub(crate) async fn settle(&self, ident: &TableIdent, from: &Version, to: &Version, backoff: &mut Backoff) -> Settled {
         let mut undecided: Option<Error> = None;
         loop {

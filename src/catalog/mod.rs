@@ -1,11 +1,12 @@
 //! What `metadata_location` means: the Iceberg catalog over a Hive Metastore.
 //!
 //! A table is an entry in the metastore whose parameter `metadata_location` names one immutable metadata file. A commit writes the next
-//! metadata file and moves the pointer there, in one `alter_table` that the server carries out only if the parameter still has the
-//! value the commit was based on (compare-and-swap: `expected_parameter_key`, HIVE-26882).
+//! metadata file and moves the pointer there in one `alter_table`. The server carries it out only if the parameter still has the value
+//! that the commit was based on (compare-and-swap: `expected_parameter_key`, HIVE-26882), or the metastore's lock is held; `way` says
+//! which.
 //!
-//! *Invariants*: a pointer is moved by [`HiveCatalog::swap`] only; the call carries the expected value, or there is no call; an entry is
-//! read, changed and written back with everything else that stands in it.
+//! *Invariants*: a pointer is moved by [`HiveCatalog::swap`] only; the call carries an expected value that the server looks at, or the
+//! lock is held, or there is no call; an entry is read, changed and written back with everything else that stands in it.
 //!
 //! *Failure*: three outcomes ([`CommitOutcome`]). An error is taken for a refusal only where [`MetastoreError::certainly_not_applied`]
 //! says so; anything else is looked up, and is unknown as long as it can't be.
@@ -21,6 +22,7 @@ mod iceberg_trait;
 mod lakehouse;
 mod outcome;
 mod swap;
+mod way;
 
 pub use lakehouse::{EMBEDDED_FILE, Lakehouse};
 pub use outcome::{CommitOutcome, Rejection, SwapOutcome};
@@ -38,7 +40,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
 
 use crate::error::{Context, Error, Result};
-use crate::metastore::{EnvironmentContext, HiveDatabase, HiveTable, Metastore, MetastoreError};
+use crate::metastore::{CompareAndSwap, HiveDatabase, HiveTable, Metastore, MetastoreError};
 use crate::retry::RetrySettings;
 use crate::storage::Storages;
 
@@ -144,18 +146,18 @@ impl HiveCatalog {
         Ok(Some(self.read_version(location).await?))
     }
 
-    /// Creates a table, and its database if that is missing. Fails if the name is taken, and where commits could not be protected.
+    /// Creates a table, and its database if that is missing. Fails if the name is taken.
     pub async fn create(&self, ident: &TableIdent, creation: TableCreation, comment: Option<&str>) -> Result<Loaded> {
         let database = self.ensure_database(ident.namespace()).await?;
-        self.ensure_proven(database.name()).await?;
+        let honoured = self.metastore().compare_and_swap(database.name()).await? == CompareAndSwap::Honoured;
         let location = match &creation.location {
             Some(location) => self.storages().qualify(location)?,
             None => format!("{}/{}", database.location().unwrap_or_default().trim_end_matches('/'), ident.name()),
         };
         let mut properties = HashMap::from([(entry::HIVE_ENABLED.to_owned(), "true".to_owned())]);
         properties.extend(creation.properties);
-        // Proven above: the expected value protects a commit, and Java's writers learn from this that they need not lock either.
-        properties.insert(entry::LOCK_ENABLED.to_owned(), "false".to_owned());
+        // Java's writers learn from this whether they must lock; see `way`.
+        properties.entry(entry::LOCK_ENABLED.to_owned()).or_insert_with(|| (!honoured).to_string());
         let creation = TableCreation { location: Some(location), properties, ..creation };
         let metadata = TableMetadataBuilder::from_table_creation(creation)?.build()?.metadata;
         let version = first_version(metadata);
@@ -194,10 +196,18 @@ impl HiveCatalog {
             return Err(Error::failed(format!("table {source} does not exist")));
         };
         let location = entry::metadata_location(source, &entry)?;
+        // A commit that comes in between must not be lost.
+        let version = self.read_version(location).await?;
+        let way = self.way(source, &version).await?;
+        let lock = self.lock_for(source, way).await?;
+        if lock.is_some() {
+            entry = self.entry(source).await?.unwrap_or(entry);
+        }
         entry.set_name(&target.namespace.to_url_string(), target.name());
-        // The expected value keeps a commit that comes in between from being lost.
-        let context = EnvironmentContext::new().without_statistics().expecting(entry::METADATA_LOCATION, &location);
-        let renamed = self.metastore().alter_table(&source.namespace.to_url_string(), source.name(), &entry, &context).await;
+        let renamed = self.alter(source, &entry, &version, way).await;
+        if let Some(lock) = lock {
+            lock.release().await?;
+        }
         renamed.with_context(|| format!("failed to rename table {source} to {target}"))
     }
 

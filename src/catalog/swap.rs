@@ -1,7 +1,8 @@
-//! Moving a table's pointer by compare-and-swap, and finding out whether it moved when the answer doesn't tell.
+//! Moving a table's pointer, and finding out whether it moved when the answer doesn't tell.
 //!
-//! One attempt is two calls: the entry is read, changed and written back. The write carries the metadata location it was based on, and
-//! the server applies it only where the entry still has that value; so of all writers that start from one version, one succeeds.
+//! One attempt is two calls: the entry is read, changed and written back. Of all writers that start from one version one must succeed;
+//! what sees to that is the table's [`Way`]: the server compares the pointer with the one that the write expects, or the metastore's lock
+//! is held around both calls, or both. The lock is checked on both sides of the write, and given back on every path.
 //!
 //! After an error the pointer is looked at. What is found decides, and nothing else:
 //!
@@ -9,21 +10,28 @@
 //! |---|---|
 //! | the new file | was applied |
 //! | a file that was built on the new file | was applied, others went on from there |
-//! | another file | was not applied and cannot be any more: it expects a value that has gone |
+//! | another file | fenced: was not applied and cannot be any more, as it expects a value that has gone; else the last row |
 //! | the old file, and the error certainly means "not applied" | was not applied |
 //! | the old file, any other error | unknown: the request may still be under way |
+//! | another file, not fenced, any other error | was not applied, but may still be under way and undo others' commits |
 //!
-//! The fourth row needs a pointer that never returns to a value it has left. Names of metadata files are never used twice, so only a
-//! person who sets an old one again could break it; the batch's offsets, which every attempt checks, then still keep it from being
-//! doubled.
+//! *Fenced* is a write that carries an expected value which the server looks at. The fourth row needs a pointer that never returns to a
+//! value it has left. Names of metadata files are never used twice, so only a person who sets an old one again could break it; the
+//! batch's offsets, which every attempt checks, then still keep it from being doubled.
+//!
+//! Nothing can stop an unfenced write that arrives after its lock was given back (a server that was paused between reading the request
+//! and its database's commit). Two things make it harmless. None of the files it points to is ever deleted: a writer that had an
+//! unknown attempt deletes nothing of it. And the pointer then stands on an older version, whose offsets are those of that version:
+//! the daemon reads on from there, so that the records of the commits that were undone come again.
 
 use iceberg::TableIdent;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::entry::{self, LOCK_ENABLED, METADATA_LOCATION};
+use super::entry::{self, METADATA_LOCATION};
+use super::way::Way;
 use super::{HiveCatalog, Rejection, SwapOutcome, Version};
 use crate::error::{Error, Result};
-use crate::metastore::{CompareAndSwap, EnvironmentContext, HiveTable, MetastoreError};
+use crate::metastore::{EnvironmentContext, HeldLock, HiveTable, MetastoreError};
 
 /// Where a version of a table stands now.
 pub(crate) enum Standing {
@@ -41,6 +49,44 @@ impl HiveCatalog {
     /// Moves the table's pointer from `from` to `to`, whose metadata file must be durable. One attempt; an answer that doesn't tell is
     /// looked up once.
     pub async fn swap(&self, ident: &TableIdent, from: &Version, to: &Version) -> SwapOutcome {
+        let way = match self.way(ident, from).await {
+            Ok(way) => way,
+            Err(error) => return refused(error),
+        };
+        // Dropping the future gives the lock back too.
+        match self.lock_for(ident, way).await {
+            Ok(None) => self.swap_now(ident, from, to, way).await,
+            Ok(Some(lock)) => self.swap_under(lock, ident, from, to, way).await,
+            Err(error) => refused(error),
+        }
+    }
+
+    /// The lock on a table, if its way needs one.
+    pub(super) async fn lock_for(&self, ident: &TableIdent, way: Way) -> Result<Option<HeldLock>> {
+        match way {
+            Way::Expected => Ok(None),
+            Way::Locked(_) => HeldLock::acquire(self.metastore(), &ident.namespace.to_url_string(), ident.name()).await.map(Some),
+        }
+    }
+
+    async fn swap_under(&self, lock: HeldLock, ident: &TableIdent, from: &Version, to: &Version, way: Way) -> SwapOutcome {
+        let outcome = match lock.ensure_held().await {
+            Ok(()) => self.swap_now(ident, from, to, way).await,
+            Err(error) => refused(error),
+        };
+        if let Err(error) = lock.ensure_held().await
+            && matches!(outcome, SwapOutcome::Committed)
+        {
+            // It is in the table. What another writer may have done in between is told by its own offsets, or is its own to find out.
+            warn!(table = %ident, error = error.chain(), "the lock was lost during a commit: another writer's commit may have been undone");
+        }
+        if let Err(error) = lock.release().await {
+            warn!(table = %ident, error = error.chain(), "a commit's lock stays until the metastore's timeout");
+        }
+        outcome
+    }
+
+    async fn swap_now(&self, ident: &TableIdent, from: &Version, to: &Version, way: Way) -> SwapOutcome {
         let mut entry = match self.entry(ident).await {
             Ok(Some(entry)) => entry,
             Ok(None) => return SwapOutcome::Rejected(Rejection::Moved { found: None }),
@@ -53,30 +99,45 @@ impl HiveCatalog {
             Ok(_) => {}
             Err(error) => return refused(error),
         }
-        if let Err(error) = self.ensure_compare_and_swap(ident, from).await {
-            return refused(error);
-        }
         entry::describe(&mut entry, Some(from), to);
-        match self.alter(ident, &entry, from).await {
+        match self.alter(ident, &entry, from, way).await {
             Ok(()) => SwapOutcome::Committed,
-            Err(error) => self.look_up_swap(ident, from, to, error).await,
+            Err(error) => self.look_up_swap(ident, from, to, way, error).await,
         }
     }
 
-    async fn alter(&self, ident: &TableIdent, entry: &HiveTable, from: &Version) -> Result<(), MetastoreError> {
+    pub(super) async fn alter(
+        &self,
+        ident: &TableIdent,
+        entry: &HiveTable,
+        from: &Version,
+        way: Way,
+    ) -> Result<(), MetastoreError> {
         // Statistics follow from the metadata; the server would list the table's directory to count files.
-        let context = EnvironmentContext::new().without_statistics().expecting(METADATA_LOCATION, &from.location);
+        let mut context = EnvironmentContext::new().without_statistics();
+        if way.is_fenced() {
+            context = context.expecting(METADATA_LOCATION, &from.location);
+        }
         self.metastore().alter_table(&ident.namespace.to_url_string(), ident.name(), entry, &context).await
     }
 
     /// Even a clear refusal is looked up: a server that lost its own answer to its database tries again and then reports a conflict
     /// with itself.
-    async fn look_up_swap(&self, ident: &TableIdent, from: &Version, to: &Version, error: MetastoreError) -> SwapOutcome {
+    async fn look_up_swap(
+        &self,
+        ident: &TableIdent,
+        from: &Version,
+        to: &Version,
+        way: Way,
+        error: MetastoreError,
+    ) -> SwapOutcome {
         debug!(table = %ident, %error, "a swap was not confirmed, looking it up");
         let conflict = error.is_modified_conflict();
         match self.standing(ident, from, to).await {
             Ok(Standing::Current | Standing::Below) => SwapOutcome::Committed,
-            Ok(Standing::Elsewhere(found)) if found.location != from.location => {
+            Ok(Standing::Elsewhere(found))
+                if found.location != from.location && (way.is_fenced() || error.certainly_not_applied()) =>
+            {
                 SwapOutcome::Rejected(Rejection::Moved { found: Some(found.location) })
             }
             Ok(Standing::Gone) => SwapOutcome::Rejected(Rejection::Moved { found: None }),
@@ -111,30 +172,6 @@ impl HiveCatalog {
             found.is_some_and(|found| found.manifest_list() == added.manifest_list())
         });
         Ok(if logged || kept { Standing::Below } else { Standing::Elsewhere(current) })
-    }
-
-    /// Stops unless every writer of the table is held off by the expected value alone.
-    pub(super) async fn ensure_compare_and_swap(&self, ident: &TableIdent, version: &Version) -> Result<()> {
-        // Java's writers take the metastore's lock unless this property is false, and then send no expected value: beside them only
-        // the lock protects a commit.
-        if version.metadata.properties().get(LOCK_ENABLED).is_none_or(|enabled| enabled != "false") {
-            return Err(Error::stop(format!(
-                "table {ident} is committed under the metastore's lock, which lakesmith cannot take yet"
-            ))
-            .hint(format!("set its property {LOCK_ENABLED}=false, if every other writer of it honours that")));
-        }
-        self.ensure_proven(&ident.namespace.to_url_string()).await
-    }
-
-    /// Stops unless the metastore is known to refuse a write whose expected value has gone.
-    pub(super) async fn ensure_proven(&self, database: &str) -> Result<()> {
-        let found = match self.metastore().compare_and_swap(database).await? {
-            CompareAndSwap::Honoured => return Ok(()),
-            CompareAndSwap::Ignored => "does not look at the value that a commit expects".to_owned(),
-            CompareAndSwap::Broken { reason } => format!("cannot compare the value that a commit expects ({reason})"),
-        };
-        Err(Error::stop(format!("the metastore {found}: concurrent commits could be lost"))
-            .hint("use Hive Metastore 4.x (or 2.3.10) on PostgreSQL or MySQL, or lakesmith's own metastore (leave metastore.uris empty)"))
     }
 }
 

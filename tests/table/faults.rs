@@ -13,6 +13,31 @@ use super::proxy::{Fault, Proxy};
 
 super::on_both_lakes!(
     a_lost_reply_is_found_in_the_table,
+    a_call_that_the_server_repeats_is_no_conflict,
+    a_lost_request_is_sent_again,
+    a_late_request_finds_the_value_gone,
+    a_late_request_cannot_undo_what_others_did,
+    an_unknown_commit_that_lands_later_is_recognized,
+    an_unknown_commit_that_never_lands_is_made_again,
+);
+
+// Under the lock, on servers that look at the expected value: the same holds.
+super::on_lake!(
+    embedded_locking,
+    Lake::embedded().await.locking(),
+    a_lost_reply_is_found_in_the_table,
+    a_call_that_the_server_repeats_is_no_conflict,
+    a_lost_request_is_sent_again,
+    a_late_request_finds_the_value_gone,
+    a_late_request_cannot_undo_what_others_did,
+    an_unknown_commit_that_lands_later_is_recognized,
+    an_unknown_commit_that_never_lands_is_made_again,
+);
+super::on_lake!(
+    real_locking,
+    Lake::real().await.locking(),
+    a_lost_reply_is_found_in_the_table,
+    a_call_that_the_server_repeats_is_no_conflict,
     a_lost_request_is_sent_again,
     a_late_request_finds_the_value_gone,
     a_late_request_cannot_undo_what_others_did,
@@ -48,6 +73,19 @@ async fn a_lost_reply_is_found_in_the_table(lake: &Lake) {
     assert_eq!((appended.attempts, proxy.alters() - before, proxy.faults_left()), (1, 1, 0));
     assert_rows(lake, 20).await;
     // The table goes on from there.
+    append(&mut table, 0, OffsetRange::new(20, 30)).await;
+    assert_rows(lake, 30).await;
+}
+
+/// Window: the server carries the call out twice by itself, and reports the second try's conflict with the first (apache/iceberg#11814).
+async fn a_call_that_the_server_repeats_is_no_conflict(lake: &Lake) {
+    let (proxy, _, mut table) = behind_proxy(lake).await;
+    let prepared = ready(&mut table, 0, OffsetRange::new(10, 20)).await;
+    proxy.arm([Fault::Repeat]);
+    let appended = committed(prepared.swap(&mut table).await);
+    assert_eq!((appended.attempts, proxy.faults_left()), (1, 0));
+    // None of its files was deleted.
+    assert_rows(lake, 20).await;
     append(&mut table, 0, OffsetRange::new(20, 30)).await;
     assert_rows(lake, 30).await;
 }

@@ -23,6 +23,8 @@ pub struct Lake {
     pub metastore_uri: String,
     pub database: String,
     pub warehouse: String,
+    /// Whether new tables say that their writers take the metastore's lock; none leaves it to the catalog.
+    locking: Option<bool>,
     metastore_settings: MetastoreSettings,
     /// Its directory goes with it.
     _directory: Option<tempfile::TempDir>,
@@ -48,6 +50,21 @@ impl Lake {
         Self::new(variable("HIVE_METASTORE_URIS"), warehouse, None, None).await
     }
 
+    /// Another version of the metastore, which `tests/stack/stack up --hms VERSION` starts, and the HDFS of the environment.
+    pub async fn of_version(version: &str) -> Self {
+        let variable =
+            |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: see tests/stack/README.md"));
+        let warehouse = format!("{}/lakesmith-test/{}", variable("HDFS_URL"), Uuid::new_v4().simple());
+        let uris = variable(&format!("HIVE_METASTORE_URIS_{}", version.replace('.', "_").to_uppercase()));
+        Self::new(uris, warehouse, None, None).await
+    }
+
+    /// With tables whose writers all take the metastore's lock.
+    #[must_use]
+    pub fn locking(self) -> Self {
+        Self { locking: Some(true), ..self }
+    }
+
     async fn new(
         metastore_uri: String,
         warehouse: String,
@@ -60,7 +77,17 @@ impl Lake {
         let catalog = HiveCatalog::new(metastore, storages.clone(), CatalogSettings::default());
         let database = format!("table_test_{}", Uuid::new_v4().simple());
         let warehouse = storages.warehouse();
-        Self { catalog, storages, metastore_uri, database, warehouse, metastore_settings, _directory: directory, server }
+        Self {
+            catalog,
+            storages,
+            metastore_uri,
+            database,
+            warehouse,
+            locking: None,
+            metastore_settings,
+            _directory: directory,
+            server,
+        }
     }
 
     /// A catalog of its own connections, through another address if need be.
@@ -86,7 +113,11 @@ impl Lake {
             location: Some(format!("{}/{name}", self.warehouse)),
             schema: schema(),
             partition_by: partition_by.iter().map(|column| ((*column).to_owned(), Transform::Identity)).collect(),
-            properties: BTreeMap::new(),
+            properties: self
+                .locking
+                .map(|locking| ("engine.hive.lock-enabled".to_owned(), locking.to_string()))
+                .into_iter()
+                .collect(),
             comment: Some("a table of a test".to_owned()),
         }
     }

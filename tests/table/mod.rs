@@ -4,6 +4,7 @@ mod catalog;
 mod commits;
 mod faults;
 mod lake;
+mod locking;
 mod mending;
 mod proxy;
 mod reading;
@@ -35,3 +36,22 @@ macro_rules! on_both_lakes {
     };
 }
 use on_both_lakes;
+
+/// Runs test functions of a module on a lake that an expression makes, in a module of its own.
+macro_rules! on_lake {
+    ($name:ident, $lake:expr, $($test:ident),+ $(,)?) => {
+        mod $name {
+            use $crate::table::lake::Lake;
+
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    let lake: Lake = $lake;
+                    super::$test(&lake).await;
+                    lake.remove().await;
+                }
+            )+
+        }
+    };
+}
+use on_lake;

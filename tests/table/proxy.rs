@@ -18,6 +18,9 @@ pub enum Fault {
     LoseRequest,
     /// The server carries the request out; its reply is lost.
     LoseReply,
+    /// The server carries the request out, then gets it a second time; the second reply is what arrives. So does a metastore that tries
+    /// again by itself after its database lost an answer.
+    Repeat,
     /// The connection breaks; the request reaches the server when the test says so.
     HoldRequest,
     /// As `LoseRequest`, and from then on nobody can connect.
@@ -133,6 +136,10 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
                 message(&mut server).await?;
                 return Ok(());
             }
+            Some(Fault::Repeat) => {
+                server.write_all(&request).await?;
+                message(&mut server).await?;
+            }
         }
         server.write_all(&request).await?;
         let Some(reply) = message(&mut server).await? else { return Ok(()) };
@@ -149,7 +156,7 @@ fn fault_of(request: &[u8], shared: &Shared) -> Option<Fault> {
     let mut state = shared.state.lock().unwrap();
     let fault = state.faults.pop_front();
     state.down |= matches!(fault, Some(Fault::LoseRequestAndGoDown | Fault::HoldRequestAndGoDown));
-    state.alters += u32::from(matches!(fault, None | Some(Fault::LoseReply)));
+    state.alters += u32::from(matches!(fault, None | Some(Fault::LoseReply | Fault::Repeat)));
     fault
 }
 
