@@ -10,9 +10,12 @@ from pathlib import Path
 from unittest import mock
 
 from spark_sql import statements
-from stacklib import settings
-from stacklib.layout import Layout
+from stacklib import choices, settings
+from stacklib.choices import Choices
+from stacklib.layout import CONF, Layout, StackError
+from stacklib.metastore_versions import VERSIONS
 from stacklib.process import Process, identify
+from stacklib.stack import Stack
 
 
 class InDirectory(unittest.TestCase):
@@ -67,6 +70,87 @@ class Ports(InDirectory):
         self.assertEqual(settings.ports(self.layout), ports)
         first_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
         self.assertLess(max(ports.values()), first_outgoing)
+
+
+class WhatWasChosen(InDirectory):
+    def test_a_stack_keeps_its_main_metastore_and_takes_others_beside_it(self):
+        made = choices.extended(None, (), None)
+        self.assertEqual(made.metastore_versions, ("4.0.1",))
+        more = choices.extended(made, ("4.0.1", "2.3.9"), 20)
+        more = choices.extended(more, ("4.0.1", "derby", "2.3.9", "4.0.1"), None)
+        self.assertEqual(more, Choices("4.0.1", ("2.3.9", "derby"), 20))
+        self.assertEqual(choices.extended(more, (), None), more)
+        with self.assertRaisesRegex(StackError, "main metastore is 4.0.1, not 2.3.9"):
+            choices.extended(more, ("2.3.9",), None)
+
+    def test_it_is_read_again(self):
+        self.assertIsNone(choices.read(self.layout))
+        written = Choices("3.1.3", ("2.3.9",), 20)
+        choices.write(self.layout, written)
+        self.assertEqual(choices.read(self.layout), written)
+
+    def test_a_stack_that_knew_only_one_metastore_is_read(self):
+        (self.layout.run / "choices.json").write_text('{"metastore_version": "3.1.3"}')
+        self.assertEqual(choices.read(self.layout), Choices("3.1.3"))
+
+    def test_a_lock_timeout_is_not_changed_under_a_running_metastore(self):
+        running = Stack(self.layout, lock_timeout_seconds=20).server("metastore").process
+        running.spawn([sys.executable, "-c", "import time; time.sleep(600)"], Path("/"), {}, None)
+        self.addCleanup(running.kill)
+        with self.assertRaisesRegex(StackError, "^metastore would keep"):
+            Stack(self.layout, lock_timeout_seconds=30)
+        self.assertEqual(Stack(self.layout).choices.lock_timeout_seconds, 20)
+
+
+class Metastores(InDirectory):
+    def test_each_has_its_name_its_port_and_its_data(self):
+        stack = Stack(self.layout, list(VERSIONS))
+        servers = list(stack.metastores.values())
+        names = ["metastore", "metastore-3.1.3", "metastore-2.3.10", "metastore-2.3.9", "metastore-derby"]
+        self.assertEqual([server.name for server in servers], names)
+        self.assertEqual([server.name for server in stack.servers.values()][-5:], names)
+        for what in (lambda one: one.address(), lambda one: one.conf, lambda one: one.site()["javax.jdo.option.ConnectionURL"]):
+            self.assertEqual(len({what(server) for server in servers}), len(servers))
+
+    def test_the_environment_names_each(self):
+        stack = Stack(self.layout, ["3.1.3", "2.3.10", "derby"])
+        environment = stack.environment()
+        self.assertEqual(
+            {name: environment[name] for name in environment if name.startswith("HIVE_METASTORE")},
+            {
+                "HIVE_METASTORE_URIS": stack.server("metastore").address(),
+                "HIVE_METASTORE_URIS_3_1_3": stack.server("metastore-3.1.3").address(),
+                "HIVE_METASTORE_URIS_2_3_10": stack.server("metastore-2.3.10").address(),
+                "HIVE_METASTORE_URIS_DERBY": stack.server("metastore-derby").address(),
+            },
+        )
+        self.assertIs(stack.server("metastore"), stack.server("metastore-3.1.3"))
+        with self.assertRaisesRegex(StackError, "unknown server metastore-4.0.1"):
+            stack.server("metastore-4.0.1")
+
+    def test_settings_have_the_names_of_the_version(self):
+        stack = Stack(self.layout, list(VERSIONS))
+        for version, server in stack.metastores.items():
+            with self.subTest(version):
+                site = server.site()
+                self.assertNotIn("hive.txn.timeout", site)
+                old = version.startswith("2.")
+                self.assertEqual(any(name.startswith("metastore.") for name in site), not old)
+                warehouse = site["hive.metastore.warehouse.dir" if old else "metastore.warehouse.dir"]
+                self.assertRegex(warehouse, "/warehouse/managed$" if server.name == "metastore" else f"/warehouse-{version}/managed$")
+
+    def test_a_lock_timeout_is_looked_for_in_time(self):
+        for version, server in Stack(self.layout, list(VERSIONS), 20).metastores.items():
+            with self.subTest(version):
+                site = server.site()
+                self.assertEqual(site["hive.txn.timeout"], "20s")
+                self.assertEqual({site[name] for name in VERSIONS[version].reaper_intervals}, {"5s"})
+
+    def test_each_version_says_what_it_is_made_of(self):
+        for name, version in VERSIONS.items():
+            for pom in {version.pom, version.server_pom or version.pom}:
+                with self.subTest(name, pom=pom):
+                    self.assertTrue((CONF / f"{pom}.pom.xml").is_file())
 
 
 class SettingsFiles(InDirectory):

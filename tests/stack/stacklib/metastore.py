@@ -1,128 +1,131 @@
-"""The Hive Metastore. What differs between versions is a row in `VERSIONS`."""
+"""The Hive Metastore, in one version or in several beside each other. What differs between versions is in `metastore_versions`."""
 
 import socket
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping
+from typing import Optional
 
 from . import artifacts, settings
-from .layout import CONF, HOST, Layout, StackError
+from .layout import CONF, HOST, Layout
+from .metastore_database import Database, DerbyDatabase, PostgresDatabase
+from .metastore_versions import HADOOP_WITHOUT, VERSIONS
 from .postgres import Postgres
 from .server import Server, java
 
 
 @dataclass(frozen=True)
-class Version:
-    """One version of the metastore server and what it is started with."""
-
-    # `conf/POM.pom.xml`: the server's jars and its schema scripts.
-    pom: str
-    # Scripts that create the schema, in order.
-    schema: tuple[str, ...]
-    # Jars of Hadoop that the server brings in another version, or that would take over its logging.
-    hadoop_without: tuple[str, ...]
-    classpath: tuple[str, ...] = ("{conf}", "{dist}/lib/*", "{hadoop}/*")
-    # Settings that other versions do not have, or have otherwise.
-    site: Mapping[str, str] = field(default_factory=dict)
+class Size:
+    heap_mib: int
+    # To the database, in each of the metastore's pools.
+    connections: int
     java_flags: tuple[str, ...] = ()
-    heap_mib: int = 512
 
 
-VERSIONS = {
-    "4.0.1": Version(
-        pom="metastore-4.0.1",
-        schema=("scripts/metastore/upgrade/postgres/hive-schema-4.0.0.postgres.sql",),
-        hadoop_without=("reload4j", "slf4j-reload4j", "netty-", "guava-", "listenablefuture", "jsr305"),
-        site={
-            # The asynchronous logger needs a library that the tarball does not bring.
-            "metastore.async.log.enabled": "false",
-            # The default is a class of hive-exec; clients that send filters as text do without.
-            "metastore.expression.proxy": "org.apache.hadoop.hive.metastore.DefaultPartitionExpressionProxy",
-            # The other tasks of the default list want hive-exec, or serve what no test uses.
-            "metastore.task.threads.always": "org.apache.hadoop.hive.metastore.events.EventCleanerTask",
-            "metastore.event.db.notification.api.auth": "false",
-            # As in production, the lock of a client that was killed ends after metastore.txn.timeout (300 s).
-            "metastore.housekeeping.threads.on": "true",
-            "metastore.task.threads.remote": "org.apache.hadoop.hive.metastore.txn.service.AcidHouseKeeperService",
-            "metastore.compactor.initiator.on": "false",
-            "metastore.compactor.cleaner.on": "false",
-        },
-    ),
-}
-DEFAULT_VERSION = "4.0.1"
+MAIN = Size(heap_mib=512, connections=10)
+# A metastore that a few tests talk to: the quick compiler alone starts sooner and takes less memory.
+SMALL = Size(heap_mib=192, connections=5, java_flags=("-XX:TieredStopAtLevel=1",))
+
+
+def further_name(version: str) -> str:
+    """The server's name when it is not the stack's main metastore."""
+    return f"metastore-{version}"
 
 
 class Metastore(Server):
-    name = "metastore"
-    # Its warehouse is on HDFS, and it creates the default database there when it starts.
-    needs = ("postgres", "datanode")
+    """The main metastore is called `metastore` whatever its version; the others have their version in their name."""
 
-    def __init__(self, layout: Layout, ports: dict[str, int], version: str, postgres: Postgres) -> None:
+    name = "metastore"
+
+    def __init__(
+        self,
+        layout: Layout,
+        ports: dict[str, int],
+        version: str,
+        postgres: Postgres,
+        *,
+        name: str = name,
+        size: Size = MAIN,
+        lock_timeout_seconds: Optional[int] = None,
+    ) -> None:
+        self.name = name
         super().__init__(layout, ports)
-        if version not in VERSIONS:
-            raise StackError(f"unknown metastore version {version}; known: {', '.join(VERSIONS)}")
         self.version = VERSIONS[version]
-        self.postgres = postgres
+        self.size = size
+        self.lock_timeout_seconds = lock_timeout_seconds
+        on_derby = self.version.database == "derby"
+        self.database: Database = DerbyDatabase(name, layout) if on_derby else PostgresDatabase(name, postgres)
+        # Its warehouse is on HDFS, and it creates the default database there when it starts.
+        self.needs = ("datanode", *self.database.needs)
 
     def install(self) -> None:
         self.dist = artifacts.maven(self.version.pom)
-        self.hadoop = artifacts.without_jars(artifacts.maven("hadoop"), self.version.hadoop_without)
+        self.server = artifacts.maven(self.version.server_pom or self.version.pom)
+        lib, without = self.dist / "lib", self.version.lib_without
+        self.lib = artifacts.without_jars(lib, without) if without else lib
+        self.hadoop = artifacts.without_jars(artifacts.maven("hadoop"), HADOOP_WITHOUT)
 
     @property
     def conf(self) -> Path:
-        return self.layout.conf / "metastore"
+        return self.layout.conf / self.name
 
     def configure(self) -> None:
-        warehouse = f"hdfs://{HOST}:{self.ports['namenode']}/warehouse"
-        settings.write_hadoop_xml(
-            self.conf / "metastore-site.xml",
-            {
-                "metastore.thrift.uris": self.address(),
-                "metastore.thrift.port": self.ports["metastore"],
-                "metastore.thrift.bind.host": HOST,
-                "metastore.server.min.threads": 2,
-                "metastore.warehouse.dir": f"{warehouse}/managed",
-                "metastore.warehouse.external.dir": f"{warehouse}/external",
-                "javax.jdo.option.ConnectionURL": f"jdbc:postgresql://{HOST}:{self.ports['postgres']}/metastore",
-                "javax.jdo.option.ConnectionDriverName": "org.postgresql.Driver",
-                "javax.jdo.option.ConnectionUserName": "postgres",
-                "javax.jdo.option.ConnectionPassword": "",
-                "metastore.schema.verification": "true",
-                **self.version.site,
-            },
-        )
+        settings.write_hadoop_xml(self.conf / self.version.site_file, self.site())
+        settings.write(self.conf / self.version.log_file, (CONF / "log4j2.properties").read_text())
         for site in ("core-site.xml", "hdfs-site.xml"):
             settings.write(self.conf / site, (self.layout.hadoop_conf / site).read_text())
-        self._create_schema()
+        scripts = self.dist / "scripts" / "metastore" / "upgrade" / self.version.database
+        sql_shell = self._java(256, [f"{self.dist}/lib/*"], "sqlline.SqlLine")
+        self.database.create_schema([scripts / f"{name}.{self.version.database}.sql" for name in self.version.schema], sql_shell)
 
-    def _create_schema(self) -> None:
-        """Runs the schema scripts by psql, in one transaction: Hive's own tool does the same in ten times the time."""
-        if self.postgres.psql("postgres", "--command=select 1 from pg_database where datname = 'metastore'") == "":
-            self.postgres.psql("postgres", "--command=create database metastore")
-        if self.postgres.psql("metastore", "--command=select to_regclass('\"VERSION\"')") == "":
-            scripts = [f"--file={self.dist / script}" for script in self.version.schema]
-            self.postgres.psql("metastore", "--single-transaction", *scripts)
+    def site(self) -> dict[str, object]:
+        warehouse = f"hdfs://{HOST}:{self.ports['namenode']}/{self.name.replace('metastore', 'warehouse')}"
+        common = {
+            "server.min.threads": 2,
+            "warehouse.dir": f"{warehouse}/managed",
+            "schema.verification": "true",
+        }
+        return {
+            **{f"{self.version.setting_prefix}metastore.{name}": value for name, value in common.items()},
+            **self.database.site(),
+            "datanucleus.connectionPool.maxPoolSize": self.size.connections,
+            **{name: value.format(warehouse=warehouse) for name, value in self.version.site.items()},
+            **self._lock_timeout(),
+        }
+
+    def _lock_timeout(self) -> dict[str, str]:
+        """How long a lock lives without a heartbeat; looked for often enough that it ends within a quarter more."""
+        if self.lock_timeout_seconds is None:
+            return {}
+        often = f"{max(1, self.lock_timeout_seconds // 4)}s"
+        return {"hive.txn.timeout": f"{self.lock_timeout_seconds}s", **{name: often for name in self.version.reaper_intervals}}
 
     def environment(self) -> dict[str, str]:
         return {"METASTORE_HOME": str(self.dist), "METASTORE_CONF_DIR": str(self.conf)}
 
     def command(self) -> list[str]:
-        places = {"conf": self.conf, "dist": self.dist, "hadoop": self.hadoop}
+        places = {"conf": self.conf, "dist": self.dist, "lib": self.lib, "server": self.server, "hadoop": self.hadoop}
         classpath = [entry.format(**places) for entry in self.version.classpath]
-        flags = (f"-Dlog4j2.configurationFile={CONF / 'log4j2.properties'}", *self.version.java_flags)
         main = "org.apache.hadoop.hive.metastore.HiveMetaStore"
-        return java(self.version.heap_mib, classpath, main, "-p", str(self.ports["metastore"]), flags=flags)
+        return self._java(self.size.heap_mib, classpath, main, "-p", str(self.ports[self.name]))
+
+    def _java(self, heap_mib: int, classpath: list[str], main: str, *arguments: str) -> list[str]:
+        flags = (
+            *self.size.java_flags,
+            f"-Dlog4j2.configurationFile={CONF / 'log4j2.properties'}",
+            f"-Dderby.stream.error.file={self.layout.log(self.name + '-database')}",
+        )
+        return java(heap_mib, classpath, main, *arguments, flags=flags)
 
     def ready(self) -> bool:
         """Calls `get_all_databases`, which asks the database, and looks whether the reply holds a result or an exception."""
         version_1_call, sequence_id, stop, list_type, success = 0x80010001, 1, 0, 15, 0
         method = b"get_all_databases"
         name = struct.pack(">I", len(method)) + method + struct.pack(">i", sequence_id)
-        with socket.create_connection((HOST, self.ports["metastore"]), timeout=10) as connection:
+        with socket.create_connection((HOST, self.ports[self.name]), timeout=10) as connection:
             connection.sendall(struct.pack(">I", version_1_call) + name + struct.pack(">B", stop))
             reply = connection.makefile("rb").read(4 + len(name) + 3)
         return reply[-3:] == struct.pack(">Bh", list_type, success)
 
     def address(self) -> str:
-        return f"thrift://{HOST}:{self.ports['metastore']}"
+        return f"thrift://{HOST}:{self.ports[self.name]}"

@@ -99,7 +99,8 @@ class Postgres(Server):
             # A killed process loses nothing without fsync, only a killed machine does; and tests kill processes.
             "fsync": "off",
             "shared_buffers": "32MB",
-            "max_connections": 60,
+            # A metastore keeps 20 to 30 open.
+            "max_connections": 150,
         }
         flags = [flag for name, value in options.items() for flag in ("-c", f"{name}={value}")]
         return [artifacts.program("postgres"), "-D", str(self.cluster), *flags]
@@ -133,4 +134,4 @@ class Postgres(Server):
         return done.stdout.strip()
 
     def address(self) -> str:
-        return f"postgresql://postgres@{HOST}:{self.ports['postgres']}/metastore"
+        return f"postgresql://postgres@{HOST}:{self.ports['postgres']}"

@@ -8,6 +8,7 @@ from xml.sax.saxutils import escape
 
 from .layout import HOST, Layout
 
+# Those that every stack has.
 PORTS = (
     "kafka",
     "kafka_controller",
@@ -21,11 +22,11 @@ PORTS = (
 )
 
 
-def ports(layout: Layout) -> dict[str, int]:
+def ports(layout: Layout, names: tuple[str, ...] = PORTS) -> dict[str, int]:
     """The stack's ports: chosen once, then kept, because locations and clients hold on to them."""
     file = layout.run / "ports.json"
     chosen = json.loads(file.read_text()) if file.exists() else {}
-    missing = [name for name in PORTS if name not in chosen]
+    missing = [name for name in names if name not in chosen]
     if missing:
         chosen.update(zip(missing, free_ports(len(missing), taken=set(chosen.values()))))
         file.write_text(json.dumps(chosen, indent=1))

@@ -1,27 +1,36 @@
 """The stack: all servers, in the order in which they need each other."""
 
-import json
 import shutil
 import threading
 import time
-from typing import Optional
+from typing import Optional, Sequence
 
-from . import hdfs, settings, spark
+from . import choices, hdfs, settings, spark
 from .hdfs import DataNode, NameNode
 from .kafka import Kafka
 from .layout import Layout, StackError, say
-from .metastore import DEFAULT_VERSION, Metastore
+from .metastore import SMALL, Metastore, further_name
 from .postgres import Postgres
 from .server import Server
 
 
 class Stack:
-    def __init__(self, layout: Layout, metastore_version: Optional[str] = None) -> None:
+    def __init__(self, layout: Layout, versions: Sequence[str] = (), lock_timeout_seconds: Optional[int] = None) -> None:
+        """`versions` of the metastore, the main one first, and the timeout of its locks; nothing given: as they were before."""
         self.layout = layout
         layout.create()
-        self.metastore_version = self._remember("metastore_version", metastore_version, DEFAULT_VERSION)
-        self.ports = settings.ports(layout)
+        made = choices.read(layout)
+        self.choices = choices.extended(made, versions, lock_timeout_seconds)
+        further = {further_name(version): version for version in self.choices.further_metastores}
+        self.ports = settings.ports(layout, (*settings.PORTS, *further))
         postgres = Postgres(layout, self.ports)
+        timeout = self.choices.lock_timeout_seconds
+        main = Metastore(layout, self.ports, self.choices.metastore_version, postgres, lock_timeout_seconds=timeout)
+        self.metastores = {self.choices.metastore_version: main}
+        for name, version in further.items():
+            self.metastores[version] = Metastore(
+                layout, self.ports, version, postgres, name=name, size=SMALL, lock_timeout_seconds=timeout
+            )
         self.servers: dict[str, Server] = {
             server.name: server
             for server in (
@@ -29,27 +38,33 @@ class Stack:
                 NameNode(layout, self.ports),
                 DataNode(layout, self.ports),
                 postgres,
-                Metastore(layout, self.ports, self.metastore_version, postgres),
+                *self.metastores.values(),
             )
         }
+        if made and made.lock_timeout_seconds != timeout:
+            self._require_no_metastore()
+        if self.choices != made:
+            choices.write(layout, self.choices)
 
-    def _remember(self, key: str, wanted: Optional[str], default: str) -> str:
-        """A choice that the stack's data depends on: made by its first `up`, and then kept."""
-        file = self.layout.run / "choices.json"
-        choices = json.loads(file.read_text()) if file.exists() else {}
-        chosen = choices.setdefault(key, wanted or default)
-        if wanted and wanted != chosen:
+    def _require_no_metastore(self) -> None:
+        running = [server.name for server in self.metastores.values() if server.process.identity()]
+        if running:
             raise StackError(
-                f"this stack was made with {key} {chosen}, not {wanted}\n"
-                " hint: `stack down --wipe` first, or set LAKESMITH_STACK_DIR to another directory"
+                f"{', '.join(running)} would keep the lock timeout of {'its' if len(running) == 1 else 'their'} start\n"
+                " hint: `stack down` first; the data stays"
             )
-        file.write_text(json.dumps(choices))
-        return chosen
 
     def server(self, name: str) -> Server:
+        """The server of this name; the main metastore also answers to the name that it would have beside another."""
+        if name == further_name(self.choices.metastore_version):
+            name = Metastore.name
         if name not in self.servers:
             raise StackError(f"unknown server {name}; known: {', '.join(self.servers)}")
         return self.servers[name]
+
+    def padded(self, server: Server) -> str:
+        """Its name in a column that is wide enough for all."""
+        return server.name.ljust(max(map(len, self.servers)))
 
     def write_client_settings(self) -> None:
         """The directory for HADOOP_CONF_DIR."""
@@ -88,7 +103,7 @@ class Stack:
                 if not failures:
                     seconds = server.start()
                     pid = server.process.identity().pid
-                    say(f"{server.name:<10} ready after {seconds:4.1f} s  pid {pid}, {server.process.memory_mib()} MiB")
+                    say(f"{self.padded(server)} ready after {seconds:4.1f} s  pid {pid}, {server.process.memory_mib()} MiB")
             except Exception as error:
                 failures[server.name] = error
             finally:
@@ -107,7 +122,7 @@ class Stack:
         """Stops the servers in the opposite order, those that need others first."""
         for server in reversed(self.servers.values()):
             if server.stop():
-                say(f"{server.name:<10} stopped")
+                say(f"{self.padded(server)} stopped")
 
     def wipe(self) -> None:
         """Removes data, logs and ports of the stopped stack, and nothing that was downloaded."""
@@ -121,6 +136,12 @@ class Stack:
             "KAFKA_BROKER": self.servers["kafka"].address(),
             "HDFS_URL": self.servers["namenode"].address(),
             "HIVE_METASTORE_URIS": self.servers["metastore"].address(),
+            **{f"HIVE_METASTORE_URIS_{variable(version)}": server.address() for version, server in self.metastores.items()},
             "HADOOP_CONF_DIR": str(self.layout.hadoop_conf),
             **spark.variables(),
         }
+
+
+def variable(version: str) -> str:
+    """A version as the end of a variable's name: 4_0_1, DERBY."""
+    return version.replace(".", "_").upper()

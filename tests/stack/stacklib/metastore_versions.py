@@ -1,0 +1,109 @@
+"""The versions of the metastore: what each is made of, and what it is started with."""
+
+from dataclasses import dataclass, field, replace
+from typing import Mapping, Optional
+
+from .layout import HOST
+
+# Jars of Hadoop that every version brings itself, or that would take over its logging.
+HADOOP_WITHOUT = ("reload4j", "slf4j-reload4j", "netty-", "guava-", "listenablefuture", "jsr305")
+
+
+@dataclass(frozen=True)
+class Version:
+    # `conf/POM.pom.xml`: the tarball with the libraries and the schema scripts.
+    pom: str
+    # Scripts that create the schema, in order, without the name of the database.
+    schema: tuple[str, ...]
+    # `conf/POM.pom.xml` of a server that is not in the tarball.
+    server_pom: Optional[str] = None
+    # Jars of the tarball that this server must not see.
+    lib_without: tuple[str, ...] = ()
+    # The database, by its name in Hive's scripts: postgres or derby.
+    database: str = "postgres"
+    classpath: tuple[str, ...] = ("{conf}", "{lib}/*", "{dist}/*", "{hadoop}/*")
+    site_file: str = "metastore-site.xml"
+    # What stands before the names of the settings that newer versions call `metastore.…`.
+    setting_prefix: str = ""
+    # The logging settings that the server looks for on its class path, whatever the JVM was told.
+    log_file: str = "metastore-log4j2.properties"
+    # Settings that other versions do not have, or have otherwise. {warehouse} is a directory on HDFS.
+    site: Mapping[str, str] = field(default_factory=dict)
+    # Settings of how often locks that have timed out are looked for.
+    reaper_intervals: tuple[str, ...] = ("hive.timedout.txn.reaper.start", "hive.timedout.txn.reaper.interval")
+
+
+HIVE_4_0_1 = Version(
+    pom="metastore-4.0.1",
+    schema=("hive-schema-4.0.0",),
+    site={
+        # Older ones listen on all addresses.
+        "metastore.thrift.bind.host": HOST,
+        "metastore.warehouse.external.dir": "{warehouse}/external",
+        # The asynchronous logger needs a library that the tarball does not bring.
+        "metastore.async.log.enabled": "false",
+        # The default is a class of hive-exec; clients that send filters as text do without.
+        "metastore.expression.proxy": "org.apache.hadoop.hive.metastore.DefaultPartitionExpressionProxy",
+        # The other tasks of the default list want hive-exec, or serve what no test uses.
+        "metastore.task.threads.always": "org.apache.hadoop.hive.metastore.events.EventCleanerTask",
+        "metastore.event.db.notification.api.auth": "false",
+        # As in production, the lock of a client that was killed ends after metastore.txn.timeout (300 s).
+        "metastore.housekeeping.threads.on": "true",
+        "metastore.task.threads.remote": "org.apache.hadoop.hive.metastore.txn.service.AcidHouseKeeperService",
+        "metastore.compactor.initiator.on": "false",
+        "metastore.compactor.cleaner.on": "false",
+    },
+    reaper_intervals=("metastore.acid.housekeeper.interval",),
+)
+
+HIVE_3_1_3 = Version(
+    pom="metastore-3.1.3",
+    schema=("hive-schema-3.1.0",),
+    site={
+        "metastore.async.log.enabled": "false",
+        "metastore.expression.proxy": "org.apache.hadoop.hive.metastore.DefaultPartitionExpressionProxy",
+        # What ends the locks of killed clients runs by default only beside the compactor, which is a part of hive-exec.
+        "metastore.task.threads.always": "org.apache.hadoop.hive.metastore.events.EventCleanerTask,"
+        "org.apache.hadoop.hive.metastore.txn.AcidHouseKeeperService",
+        "metastore.event.db.notification.api.auth": "false",
+    },
+)
+
+# Its release has no tarball of the metastore. hive-exec holds it; its libraries are those of 3.1.3's tarball (the same DataNucleus),
+# and so are its scripts.
+HIVE_2_3_9 = Version(
+    pom="metastore-3.1.3",
+    server_pom="metastore-2.3.9",
+    schema=(
+        "hive-schema-1.2.0",
+        "upgrade-1.2.0-to-2.0.0",
+        "upgrade-2.0.0-to-2.1.0",
+        "upgrade-2.1.0-to-2.2.0",
+        "upgrade-2.2.0-to-2.3.0",
+    ),
+    lib_without=("hive-", "orc-"),
+    # hive-exec holds old copies of libraries that Hadoop wants newer.
+    classpath=("{conf}", "{hadoop}/*", "{server}/*", "{lib}/*", "{dist}/*"),
+    site_file="hive-site.xml",
+    log_file="hive-log4j2.properties",
+    setting_prefix="hive.",
+    site={
+        "hive.async.log.enabled": "false",
+        "datanucleus.connectionPoolingType": "HikariCP",
+        # What ends the locks of killed clients runs only beside the compactor, and only with Hive's own transactions.
+        "hive.compactor.initiator.on": "true",
+        "hive.support.concurrency": "true",
+        "hive.txn.manager": "org.apache.hadoop.hive.ql.lockmgr.DbTxnManager",
+    },
+)
+
+VERSIONS = {
+    "4.0.1": HIVE_4_0_1,
+    "3.1.3": HIVE_3_1_3,
+    "2.3.10": replace(HIVE_2_3_9, server_pom="metastore-2.3.10"),
+    "2.3.9": HIVE_2_3_9,
+    # Hive's own schema for Derby keeps table parameters in CLOB columns, which Derby does not compare: 4.0.1 refuses every
+    # compare-and-swap there, also the right one.
+    "derby": replace(HIVE_4_0_1, database="derby"),
+}
+DEFAULT_VERSION = "4.0.1"
