@@ -104,6 +104,11 @@ VERSIONS = {
     "2.3.9": HIVE_2_3_9,
     # Hive's own schema for Derby keeps table parameters in CLOB columns, which Derby does not compare: 4.0.1 refuses every
     # compare-and-swap there, also the right one.
-    "derby": replace(HIVE_4_0_1, database="derby"),
+    "derby": replace(
+        HIVE_4_0_1,
+        database="derby",
+        # It tries each refused call again ten times, with two seconds in between.
+        site={**HIVE_4_0_1.site, "metastore.hmshandler.retry.interval": "50ms"},
+    ),
 }
 DEFAULT_VERSION = "4.0.1"
