@@ -9,10 +9,9 @@
 //! *Failure*: a write whose answer was lost is looked up. It may still arrive later; then the revision that is found is one of our own
 //! epoch, and the next write goes on from it.
 
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
-use super::holder::Holder;
-use super::progress::{EPOCH, MAINTAINER, REVISION, Revision};
+use super::progress::{EPOCH, REVISION, Revision};
 use crate::error::{Context, Error, Result};
 use crate::metastore::{CompareAndSwap, EnvironmentContext, HeldLock, HiveTable, Metastore};
 
@@ -31,15 +30,13 @@ impl Lease {
     /// Waits for the lock and raises the epoch.
     pub async fn take_over(metastore: &Metastore, database: &str, table: &str) -> Result<Self> {
         let about = || format!("gold table {database}.{table} cannot be taken over");
-        release_of_the_dead(metastore, &load(metastore, database, table).await?).await;
         let lock = HeldLock::acquire(metastore, database, &format!("{table}__lakesmith_maintainer")).await.with_context(about)?;
         let honoured = metastore.compare_and_swap(database).await.with_context(about)? == CompareAndSwap::Honoured;
         let entry = load(metastore, database, table).await?;
         let found = revision_of(&entry)?;
-        let holder = Holder::this(lock.id()).map(|holder| holder.to_string());
         let mut lease = Self { metastore: metastore.clone(), lock, entry, revision: found, honoured };
         let next = Revision { epoch: found.epoch + 1, number: 0 };
-        lease.swap(next, &[(EPOCH, Some(next.epoch.to_string())), (MAINTAINER, holder)]).await.with_context(about)?;
+        lease.swap(next, &[(EPOCH, Some(next.epoch.to_string()))]).await.with_context(about)?;
         info!(table = %lease.name(), epoch = next.epoch, "maintaining a gold table");
         Ok(lease)
     }
@@ -119,17 +116,6 @@ impl Lease {
     /// Lets another maintainer begin.
     pub async fn release(self) -> Result<()> {
         self.lock.release().await
-    }
-}
-
-/// Gives back the lock that the last maintainer left, if that process is certainly dead.
-async fn release_of_the_dead(metastore: &Metastore, entry: &HiveTable) {
-    let holder = entry.parameter(MAINTAINER).and_then(|text| text.parse::<Holder>().ok());
-    let Some(holder) = holder.filter(Holder::is_certainly_dead) else { return };
-    match metastore.unlock(holder.lock_id).await {
-        Ok(()) => info!(table = entry.name(), %holder, "the last maintainer is dead; its lock is given back"),
-        // It was given back already, or time will.
-        Err(error) => debug!(table = entry.name(), %holder, %error, "the lock of the last maintainer could not be given back"),
     }
 }
 

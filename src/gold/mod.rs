@@ -11,7 +11,6 @@ pub mod accumulator;
 pub mod average;
 mod entries;
 pub mod group_by;
-mod holder;
 mod lease;
 pub mod maintainer;
 pub mod measure;

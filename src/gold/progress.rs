@@ -17,8 +17,6 @@ pub const EPOCH: &str = "lakesmith.epoch";
 pub const SILVER_UUID: &str = "lakesmith.silver-uuid";
 pub const SILVER_SNAPSHOT: &str = "lakesmith.silver-snapshot";
 pub const REVISION: &str = "lakesmith.revision";
-/// The process that took the table over last, and its lock.
-pub const MAINTAINER: &str = "lakesmith.maintainer";
 pub const DEFINITION: &str = "lakesmith.definition";
 const FLOOR: &str = "lakesmith.floor";
 const CLOSED_BEFORE: &str = "lakesmith.closed-before";

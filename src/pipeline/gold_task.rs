@@ -25,6 +25,9 @@ use crate::table::LakeTable;
 /// Commits of silver that may wait for gold; each holds the columns that gold reads of one cycle.
 const QUEUE_COMMITS: usize = 2;
 
+/// How long a daemon that leaves still waits to become a table's maintainer.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
 /// Gold tasks of a session before they run.
 pub(super) struct GoldSeats {
     plans: Vec<(GoldPlan, mpsc::Receiver<CommittedRows>)>,
@@ -57,7 +60,7 @@ pub(super) fn prepare(
 
 impl GoldSeats {
     /// Starts a task for each gold table. Silver's table must exist.
-    pub fn start(self, lakehouse: &Lakehouse, silver: &TableIdent, tally: &Tally) -> GoldTasks {
+    pub fn start(self, lakehouse: &Lakehouse, silver: &TableIdent, shutdown: &CancellationToken, tally: &Tally) -> GoldTasks {
         let abandon = CancellationToken::new();
         let tasks = self.plans.into_iter().map(|(plan, queue)| {
             let table = format!("{}.{}", self.database, plan.settings().table);
@@ -70,6 +73,7 @@ impl GoldSeats {
                 plan,
                 tally: tally.clone(),
                 abandon: abandon.clone(),
+                shutdown: shutdown.clone(),
             };
             // On a thread of its own: counting would hold up the runtime's.
             let (runtime, retry) = (tokio::runtime::Handle::current(), self.retry.clone());
@@ -113,6 +117,7 @@ struct GoldTask {
     plan: GoldPlan,
     tally: Tally,
     abandon: CancellationToken,
+    shutdown: CancellationToken,
 }
 
 impl GoldTask {
@@ -154,9 +159,15 @@ impl GoldTask {
         };
         let open =
             GoldMaintainer::open(self.plan.clone(), &self.database, self.catalog.metastore(), self.catalog.storages(), &silver);
+        let overdue = async {
+            self.shutdown.cancelled().await;
+            crate::retry::sleep(LAST_WAIT).await;
+        };
         let mut maintainer = tokio::select! {
             opened = open => opened?,
             () = self.abandon.cancelled() => return Ok(()),
+            // Another process maintains the table: it counts what silver has got.
+            () = overdue => return Ok(()),
         };
         let ran = self.take_rows(&mut maintainer, &mut silver, queue).await;
         let closed = maintainer.close().await.with_context(|| format!("the lock of gold table {} was not released", self.table));

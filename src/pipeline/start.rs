@@ -94,7 +94,7 @@ pub(super) async fn open<'a>(
     let stage = SilverStage::new(parts, silver, rejected)?;
     let (gold, senders) = gold_task::prepare(gold_plans, &definition.tables.database, &definition.pipeline.retry);
     let silver = Silver::open(stage, &bronze, &definition.pipeline.retry, senders).await?;
-    let gold = gold.start(lakehouse, &silver_ident, tally);
+    let gold = gold.start(lakehouse, &silver_ident, &options.shutdown, tally);
 
     let positions = source.positions();
     let ends: BTreeMap<_, _> = watermarks.into_iter().map(|(partition, range)| (partition, range.end)).collect();

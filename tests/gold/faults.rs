@@ -2,7 +2,7 @@
 
 use lakesmith::Kind;
 use lakesmith::gold::{CatchUp, GoldMaintainer, Update};
-use lakesmith::metastore::{DeleteData, EnvironmentContext};
+use lakesmith::metastore::{DeleteData, EnvironmentContext, LockComponent, LockRequest};
 use uuid::Uuid;
 
 use super::{DAY, MINUTE, NOON, Place, Silver, clock, on_both};
@@ -39,22 +39,31 @@ async fn a_second_maintainer_is_kept_out(place: Place) {
 }
 
 async fn the_lock_of_a_dead_process_is_not_waited_for(place: Place) {
-    let (mut gold, silver) = filled(&place).await;
-    // The table says that a process that has ended took this lock.
+    const LOCK: &str = "sales_by_minute__lakesmith_maintainer";
+    let (gold, silver) = filled(&place).await;
+    // The lock of a process that has ended: this one's, with another number.
     let mut child = std::process::Command::new("true").spawn().unwrap();
     let pid = child.id();
     child.wait().unwrap();
-    let mut table = place.metastore.table(&place.database, "sales_by_minute").await.unwrap().unwrap();
-    let this = table.parameter("lakesmith.maintainer").unwrap().to_string();
-    let dead = this.replace(&format!("process {} ", std::process::id()), &format!("process {pid} "));
+    let locks = place.metastore.show_locks(&place.database, LOCK).await.unwrap();
+    let this = locks[0].agent.clone().unwrap();
+    let dead = this.replace(&format!(" pid {} ", std::process::id()), &format!(" pid {pid} "));
     assert_ne!(this, dead);
-    table.set_parameter("lakesmith.maintainer", &dead);
-    place.metastore.alter_table(&place.database, "sales_by_minute", &table, &EnvironmentContext::new()).await.unwrap();
+    gold.close().await.unwrap();
+    let request = |agent: &str| LockRequest {
+        components: vec![LockComponent::exclusive(&place.database, LOCK)],
+        user: place.metastore.user().to_owned(),
+        hostname: "here".to_owned(),
+        agent: agent.to_owned(),
+    };
+    place.metastore.lock(&request(&dead)).await.unwrap();
+    place.open(&silver).await.unwrap().close().await.unwrap();
 
-    let successor = place.open(&silver).await.unwrap();
-    let error = gold.refresh(&silver, clock(NOON + 60 * MINUTE)).await.unwrap_err();
-    assert!(error.chain().contains("lock") || error.chain().contains("epoch 2"), "{}", error.chain());
-    successor.close().await.unwrap();
+    // Of anybody else's nothing is known.
+    let foreign = place.metastore.lock(&request("hive_1")).await.unwrap();
+    let error = place.open(&silver).await.err().unwrap();
+    assert!(error.chain().contains("still locked"), "{}", error.chain());
+    place.metastore.unlock(foreign.lock_id).await.unwrap();
     place.remove().await;
 }
 

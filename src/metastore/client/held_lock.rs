@@ -1,6 +1,7 @@
 //! A lock that is held: taken, kept alive, looked after, given back.
 //!
-//! *Invariants*: [`HeldLock::acquire`] returns only with the lock. A lock of another is waited for, then explained, never taken away.
+//! *Invariants*: [`HeldLock::acquire`] returns only with the lock. A lock of another is waited for, then explained, never
+//! taken away; only what a process of ours left that was killed on this machine is given back for it.
 //!
 //! *Failure*: when the reply to `lock` is lost, the lock may exist: it is found again by its agent id. A lock whose heartbeats do not
 //! arrive ends on the server after `metastore.txn.timeout`; [`HeldLock::ensure_held`] asks the server, so it says so.
@@ -13,9 +14,9 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tracing::warn;
-use uuid::Uuid;
+use tracing::{debug, info, warn};
 
+use super::agent::Agent;
 use super::{Metastore, MetastoreError, MetastoreResult};
 use crate::error::{Context, Error, Result};
 use crate::metastore::types::{LockComponent, LockRequest, LockState, ShownLock};
@@ -48,7 +49,7 @@ impl HeldLock {
     /// Waits for the lock for as long as `metastore.lock_timeout`.
     pub async fn acquire(metastore: &Metastore, database: &str, table: &str) -> Result<Self> {
         let what = format!("{database}.{table}");
-        let agent = format!("lakesmith-{}", Uuid::new_v4());
+        let agent = Agent::this().to_string();
         let id = request(metastore, database, table, &agent).await.with_context(|| format!("failed to lock {what}"))?;
         let held = Self::keep(metastore.clone(), id, what);
         // From here on dropping `held` gives the lock, or the place in its queue, back.
@@ -73,9 +74,14 @@ impl HeldLock {
         let patience = self.metastore.settings().lock_timeout;
         let mut pause = Duration::from_millis(20);
         let mut told = begun;
+        let mut looked_for_the_dead = false;
         loop {
             match self.check().await? {
                 LockState::Acquired => return Ok(()),
+                LockState::Waiting if !looked_for_the_dead => {
+                    looked_for_the_dead = true;
+                    self.release_of_the_dead(database, table).await;
+                }
                 LockState::Waiting if begun.elapsed() < patience && told.elapsed() >= TELL_EVERY => {
                     told = Instant::now();
                     let holder = self.holder(database, table).await;
@@ -100,6 +106,24 @@ impl HeldLock {
     async fn check(&self) -> Result<LockState> {
         let state = repeated(|| self.metastore.check_lock(self.id)).await;
         Ok(state.with_context(|| format!("lock {} on {} cannot be checked", self.id, self.what))?.state)
+    }
+
+    /// Gives back for a process of ours that was killed on this machine what it still holds here. Nothing else is ever taken away.
+    async fn release_of_the_dead(&self, database: &str, table: &str) {
+        let locks = self.metastore.show_locks(database, table).await.unwrap_or_default();
+        let dead = |lock: &&ShownLock| {
+            let agent = lock.agent.as_deref().and_then(|agent| agent.parse::<Agent>().ok());
+            lock.lock_id != self.id && agent.is_some_and(|agent| agent.is_certainly_dead())
+        };
+        for lock in locks.iter().filter(dead) {
+            match self.metastore.unlock(lock.lock_id).await {
+                Ok(()) => info!(lock = self.what, "its holder was killed; given back: {}", describe(lock)),
+                // It was given back already, or time will.
+                Err(error) => {
+                    debug!(lock = self.what, lock_id = lock.lock_id, %error, "the lock of a dead process was not given back")
+                }
+            }
+        }
     }
 
     async fn explain(&self, database: &str, table: &str, patience: Duration) -> Error {

@@ -3,6 +3,7 @@
 //! Every exception that a method declares comes back as an error with the server's words. Reads are repeated once when a connection turns
 //! out to be dead; writes are never repeated once a byte was sent (see [`MetastoreError::certainly_not_applied`]).
 
+mod agent;
 mod calls;
 mod connection;
 mod held_lock;

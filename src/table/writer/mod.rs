@@ -15,6 +15,7 @@ mod statistics;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef as ArrowSchemaRef;
+use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{DataFile, PartitionSpecRef, SchemaRef, Struct, TableMetadata};
 use parquet::file::properties::WriterProperties;
 use tracing::debug;
@@ -27,6 +28,9 @@ use self::split::Splitter;
 pub(super) use self::split::partition_path;
 use crate::error::Result;
 use crate::storage::{CloseBarrier, Storages};
+
+/// Files that are finished at the same time: enough to hide a NameNode's answers, few enough for its handlers.
+const FILES_FINISHED_AT_ONCE: usize = 8;
 
 /// The files of a batch, finished but not yet in the table.
 #[derive(Debug, Clone, Default)]
@@ -138,10 +142,20 @@ impl DataWriter {
     }
 
     /// Finishes all files; their closing is handed to the barrier. No files if there were no rows.
+    ///
+    /// A few at a time: one after the other, a batch of many partitions would wait for the storage's answers most of the time.
     pub async fn finish(mut self) -> Result<DataFiles> {
-        while !self.open.is_empty() {
-            self.finish_file(self.open.len() - 1).await?;
+        // Made before the stream: closures over borrowed items make a future that the compiler takes for one that cannot change threads.
+        let mut finishing = Vec::with_capacity(self.open.len());
+        for (_, file) in self.open.drain(..) {
+            debug!(file = file.location(), rows = file.rows, "data file finished");
+            finishing.push(file.finish(&self.storages, &self.barrier, &self.schema));
         }
+        let mut described = futures::stream::iter(finishing).buffered(FILES_FINISHED_AT_ONCE);
+        while let Some(file) = described.try_next().await? {
+            self.finished.push(file);
+        }
+        drop(described);
         Ok(DataFiles { files: std::mem::take(&mut self.finished), spec_id: self.spec.spec_id() })
     }
 
