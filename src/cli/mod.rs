@@ -7,6 +7,7 @@ mod demo;
 mod generate;
 mod global;
 mod init;
+mod locks;
 mod metastore;
 mod offsets;
 mod page;
@@ -70,6 +71,7 @@ enum Command {
     Tables(tables::Arguments),
     Verify(verify::Arguments),
     Offsets(offsets::Arguments),
+    Locks(locks::Arguments),
     Metastore(metastore::Arguments),
 }
 
@@ -98,6 +100,7 @@ impl Cli {
             Command::Tables(arguments) => tables::run(global, arguments).await,
             Command::Verify(arguments) => verify::run(global, arguments).await,
             Command::Offsets(arguments) => offsets::run(global, arguments).await,
+            Command::Locks(arguments) => locks::run(global, arguments).await,
             Command::Metastore(arguments) => metastore::run(arguments).await,
         }
     }

@@ -10,6 +10,7 @@ mod answer;
 mod hive_table;
 mod hive_type;
 mod identifiers;
+pub mod locks;
 pub mod output;
 pub mod overview;
 mod session;
