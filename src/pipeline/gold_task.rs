@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::settings::PipelineSettings;
 use super::silver_stage::CommittedRows;
 use super::tally::{CommitStats, Tally};
 use crate::catalog::{HiveCatalog, Lakehouse};
@@ -29,6 +30,7 @@ const QUEUE_COMMITS: usize = 2;
 pub(super) struct GoldSeats {
     plans: Vec<(GoldPlan, mpsc::Receiver<CommittedRows>)>,
     retry: RetrySettings,
+    completeness_interval: Duration,
     database: String,
 }
 
@@ -43,7 +45,7 @@ pub(super) struct GoldTasks {
 pub(super) fn prepare(
     plans: Vec<GoldPlan>,
     database: &str,
-    retry: &RetrySettings,
+    settings: &PipelineSettings,
 ) -> (GoldSeats, Vec<mpsc::Sender<CommittedRows>>) {
     let mut senders = Vec::new();
     let mut seats = Vec::new();
@@ -52,7 +54,8 @@ pub(super) fn prepare(
         senders.push(sender);
         seats.push((plan, receiver));
     }
-    (GoldSeats { plans: seats, retry: retry.clone(), database: database.to_owned() }, senders)
+    let (retry, completeness_interval) = (settings.retry.clone(), settings.completeness_interval);
+    (GoldSeats { plans: seats, retry, completeness_interval, database: database.to_owned() }, senders)
 }
 
 impl GoldSeats {
@@ -68,6 +71,7 @@ impl GoldSeats {
                 silver: silver.clone(),
                 table,
                 plan,
+                completeness_interval: self.completeness_interval,
                 tally: tally.clone(),
                 abandon: abandon.clone(),
             };
@@ -111,6 +115,7 @@ struct GoldTask {
     silver: TableIdent,
     table: String,
     plan: GoldPlan,
+    completeness_interval: Duration,
     tally: Tally,
     abandon: CancellationToken,
 }
@@ -155,7 +160,7 @@ impl GoldTask {
         let open =
             GoldMaintainer::open(self.plan.clone(), &self.database, self.catalog.metastore(), self.catalog.storages(), &silver);
         let mut maintainer = tokio::select! {
-            opened = open => opened?,
+            opened = open => opened?.with_completeness_interval(self.completeness_interval),
             () = self.abandon.cancelled() => return Ok(()),
         };
         let ran = self.take_rows(&mut maintainer, &mut silver, queue).await;

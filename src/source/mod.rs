@@ -50,6 +50,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{OffsetRange, PartitionId};
+use crate::completeness::Sighting;
 use crate::error::{Error, Result};
 use crate::record::RawBatch;
 
@@ -94,6 +95,14 @@ pub trait Source: Send + Sync {
     /// Earliest and end offset of every partition there is now, partitions added since the last call included. The end is where a
     /// reader's position arrives: for committed data only (Kafka's default here) it stays before an open transaction.
     async fn watermarks(&self) -> Result<BTreeMap<PartitionId, OffsetRange>>;
+
+    /// Where all partitions end now, records of open transactions included: a reader that has reached that end has everything that was
+    /// there. Of a source without transactions the watermarks say it.
+    async fn sighting(&self) -> Result<Sighting> {
+        let at_ms = now_us() / 1_000;
+        let ends = self.watermarks().await?.into_iter().map(|(partition, range)| (partition, range.end)).collect();
+        Ok(Sighting { at_ms, ends })
+    }
 
     /// Continues at the given offsets. Partitions that exist but are not named, and such that are added later, begin at their earliest
     /// offset; with an empty map, at the configured [`Start`]. May be called again at any time, also after an error.

@@ -17,6 +17,7 @@
 //! *What may leak*: nothing. Consumer-group offsets may lag behind the tables when the process is killed; only lag tools read them.
 
 mod describe;
+mod ends;
 mod events;
 mod failure;
 mod native;
@@ -30,8 +31,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::worker::Worker;
-use super::{OnDataLoss, PollLimits, Source, SourceIdentity, Start, blocking};
+use super::{OnDataLoss, PollLimits, Source, SourceIdentity, Start, blocking, now_us};
 use crate::checkpoint::{OffsetRange, PartitionId};
+use crate::completeness::Sighting;
 use crate::error::{Context, Result};
 use crate::record::RawBatch;
 
@@ -81,6 +83,15 @@ impl Source for KafkaSource {
     async fn watermarks(&self) -> Result<BTreeMap<PartitionId, OffsetRange>> {
         let topic = self.topic.clone();
         blocking(move || topic.watermarks()).await
+    }
+
+    async fn sighting(&self) -> Result<Sighting> {
+        let topic = self.topic.clone();
+        blocking(move || {
+            let at_ms = now_us() / 1_000;
+            Ok(Sighting { at_ms, ends: topic.log_ends()? })
+        })
+        .await
     }
 
     async fn assign(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<()> {
