@@ -223,7 +223,7 @@ fn format_with(partitions: &BTreeMap<PartitionId, Coverage>, radix: char, number
     text
 }
 
-fn base36(mut number: u64) -> String {
+pub(crate) fn base36(mut number: u64) -> String {
     let mut digits = Vec::new();
     loop {
         digits.push(char::from_digit((number % 36) as u32, 36).unwrap_or('0'));

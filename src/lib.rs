@@ -18,6 +18,7 @@ pub mod catalog;
 pub mod metastore;
 pub mod storage;
 pub mod record;
+pub mod completeness;
 pub mod checkpoint;
 pub mod retry;
 pub mod window;

@@ -1,12 +1,13 @@
 //! The command line: one file per command. Each parses and prints, and calls one function of the library.
 //!
-//! Exit codes: 0 done; 1 failed, or `verify` found differences; 2 the command line, the pipeline file or the environment is wrong.
+//! Exit codes: 0 done; 1 failed, `verify` found differences, or `wait` waited in vain; 2 the command line, the pipeline file or the environment is wrong.
 
 mod config;
 mod demo;
 mod generate;
 mod global;
 mod init;
+mod locks;
 mod metastore;
 mod offsets;
 mod page;
@@ -17,6 +18,7 @@ mod run;
 mod tables;
 mod topic;
 mod verify;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -69,7 +71,9 @@ enum Command {
     Query(query::Arguments),
     Tables(tables::Arguments),
     Verify(verify::Arguments),
+    Wait(wait::Arguments),
     Offsets(offsets::Arguments),
+    Locks(locks::Arguments),
     Metastore(metastore::Arguments),
 }
 
@@ -97,7 +101,9 @@ impl Cli {
             Command::Query(arguments) => query::run(global, arguments).await,
             Command::Tables(arguments) => tables::run(global, arguments).await,
             Command::Verify(arguments) => verify::run(global, arguments).await,
+            Command::Wait(arguments) => wait::run(global, arguments).await,
             Command::Offsets(arguments) => offsets::run(global, arguments).await,
+            Command::Locks(arguments) => locks::run(global, arguments).await,
             Command::Metastore(arguments) => metastore::run(arguments).await,
         }
     }

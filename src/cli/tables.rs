@@ -4,6 +4,7 @@ use super::Outcome;
 use super::global::GlobalArguments;
 use super::page::{self, Page, bytes, cut, instant, number};
 use crate::catalog::Lakehouse;
+use crate::completeness::{COMPLETE_UNTIL, parse_instant};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::query::overview::{self, TableDetails, TableKind, TableOverview};
@@ -126,6 +127,9 @@ fn show(config: &Config, table: &TableDetails, most: usize) -> String {
     }
     if !table.partitioned_by.is_empty() {
         fact("partitioned", format!("by {}", table.partitioned_by.join(", ")));
+    }
+    if let Some(until) = table.properties.get(COMPLETE_UNTIL).and_then(|text| parse_instant(text)) {
+        fact("complete", format!("up to {} UTC", instant(until)));
     }
     if let Some(topic) = &table.topic {
         fact("topic", topic.clone());

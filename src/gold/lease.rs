@@ -15,6 +15,11 @@ use super::progress::{EPOCH, REVISION, Revision};
 use crate::error::{Context, Error, Result};
 use crate::metastore::{CompareAndSwap, EnvironmentContext, HeldLock, HiveTable, Metastore};
 
+/// The name whose exclusive lock is the right to maintain a table.
+pub fn maintainer_lock(table: &str) -> String {
+    format!("{table}__lakesmith_maintainer")
+}
+
 /// The right to maintain a table, and its latest entry.
 #[derive(Debug)]
 pub struct Lease {
@@ -30,7 +35,7 @@ impl Lease {
     /// Waits for the lock and raises the epoch.
     pub async fn take_over(metastore: &Metastore, database: &str, table: &str) -> Result<Self> {
         let about = || format!("gold table {database}.{table} cannot be taken over");
-        let lock = HeldLock::acquire(metastore, database, &format!("{table}__lakesmith_maintainer")).await.with_context(about)?;
+        let lock = HeldLock::acquire(metastore, database, &maintainer_lock(table)).await.with_context(about)?;
         let honoured = metastore.compare_and_swap(database).await.with_context(about)? == CompareAndSwap::Honoured;
         let entry = load(metastore, database, table).await?;
         let found = revision_of(&entry)?;

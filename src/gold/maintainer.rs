@@ -14,7 +14,7 @@
 //! `metastore.txn.timeout`.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -64,6 +64,7 @@ pub struct GoldMaintainer {
     pub(super) claimed: BTreeMap<PartitionId, i64>,
     pub(super) silver_uuid: uuid::Uuid,
     pub(super) swept_at: Option<SystemTime>,
+    pub(super) completeness_interval: Duration,
 }
 
 impl GoldMaintainer {
@@ -124,7 +125,14 @@ impl GoldMaintainer {
             claimed,
             silver_uuid: uuid,
             swept_at: None,
+            completeness_interval: Duration::from_secs(60),
         })
+    }
+
+    /// With another least gain for which the table's time is written alone; zero: never alone.
+    #[must_use]
+    pub fn with_completeness_interval(self, completeness_interval: Duration) -> Self {
+        Self { completeness_interval, ..self }
     }
 
     pub fn plan(&self) -> &GoldPlan {

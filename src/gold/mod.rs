@@ -26,6 +26,7 @@ pub mod versions;
 pub mod watermark;
 pub mod window;
 
+pub use lease::maintainer_lock;
 pub use maintainer::{CatchUp, GoldMaintainer};
 pub use open_windows::Update;
 pub use plan::GoldPlan;

@@ -231,6 +231,7 @@ impl OpenWindows {
             cold,
             silver_uuid: None,
             silver_snapshot: None,
+            complete_until_ms: None,
         }
     }
 

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use uuid::Uuid;
 
 use crate::checkpoint::{Coverage, OffsetRange, PartitionId, format_positions, parse_positions};
+use crate::completeness::{COMPLETE_UNTIL, format_instant, parse_instant};
 use crate::error::{Error, Result};
 
 pub const POSITIONS: &str = "lakesmith.positions";
@@ -67,6 +68,8 @@ pub struct Progress {
     pub cold: BTreeSet<i64>,
     pub silver_uuid: Option<Uuid>,
     pub silver_snapshot: Option<i64>,
+    /// What silver states for the positions, in milliseconds.
+    pub complete_until_ms: Option<i64>,
 }
 
 impl Progress {
@@ -97,6 +100,7 @@ impl Progress {
             (COLD_WINDOWS, (!cold.is_empty()).then_some(cold)),
             (SILVER_UUID, self.silver_uuid.map(|uuid| uuid.to_string())),
             (SILVER_SNAPSHOT, self.silver_snapshot.map(|snapshot| snapshot.to_string())),
+            (COMPLETE_UNTIL, self.complete_until_ms.map(format_instant)),
         ]
     }
 
@@ -130,6 +134,7 @@ impl Progress {
             cold,
             silver_uuid: parse_optional(SILVER_UUID, parameter(SILVER_UUID))?,
             silver_snapshot: parse_optional(SILVER_SNAPSHOT, parameter(SILVER_SNAPSHOT))?,
+            complete_until_ms: parameter(COMPLETE_UNTIL).and_then(parse_instant),
         })
     }
 }
@@ -217,6 +222,7 @@ mod tests {
                 cold,
                 silver_uuid: Some(Uuid::nil()),
                 silver_snapshot: Some(-5),
+                complete_until_ms: Some(1_735_732_800_123),
             };
             prop_assert_eq!(read_back(&progress), progress);
         }

@@ -18,6 +18,7 @@ use super::silver::SilverRows;
 use super::versions::{Base, Known, RefusedWindow, next_version};
 use super::window::{display_instant, micros};
 use crate::checkpoint::{PartitionId, format_positions};
+use crate::completeness::gain;
 use crate::error::{Context, Result};
 use crate::hive::{PartitionKey, PartitionVersion, SweepReport, key_of, sweep, switch, version_name, version_of, write_version};
 use crate::metastore::HivePartition;
@@ -102,6 +103,8 @@ impl GoldMaintainer {
         let mut progress = self.open.progress(now_us);
         progress.silver_uuid = Some(self.silver_uuid);
         progress.silver_snapshot = silver.snapshot_id();
+        let next_offsets = progress.positions.iter().map(|(partition, coverage)| (*partition, coverage.range.end)).collect();
+        progress.complete_until_ms = silver.complete_at(&next_offsets)?.max(self.written.complete_until_ms);
         let versions = self.write_versions(silver, &todo, &again, &progress, report).await?;
         if !versions.is_empty() {
             Window::GoldPartitionWritten.pass();
@@ -114,9 +117,11 @@ impl GoldMaintainer {
                 Known { version: version_of(&version.location).to_string(), epoch: self.lease.epoch(), written_us: Some(now_us) };
             self.known.insert(version.key.clone(), known);
         }
-        if versions_or_positions_changed(&versions, &progress, &self.written) {
+        if versions_or_positions_changed(&versions, &progress, &self.written) || self.time_is_due(&progress) {
             self.lease.write(&progress.to_parameters()).await?;
             Window::GoldProgressWritten.pass();
+        } else {
+            progress.complete_until_ms = self.written.complete_until_ms;
         }
         self.open.written(&progress);
         report.windows_open = self.open.open().count() as u64;
@@ -125,6 +130,12 @@ impl GoldMaintainer {
         self.log(report);
         self.sweep_if_due(now).await;
         Ok(())
+    }
+
+    /// While silver brings nothing new, the time alone is worth a write of the parameters only once in a while.
+    fn time_is_due(&self, progress: &Progress) -> bool {
+        let interval = self.completeness_interval;
+        !interval.is_zero() && gain(self.written.complete_until_ms, progress.complete_until_ms) >= interval
     }
 
     fn log(&self, report: &RefreshReport) {

@@ -39,6 +39,11 @@ pub trait SilverRows: Send + Sync {
     /// How far silver has come; none if it never held a record.
     fn positions(&self) -> Result<Option<Checkpoint>>;
 
+    /// The time up to which silver says that it is complete at offsets which these next offsets have reached; milliseconds.
+    fn complete_at(&self, _next_offsets: &BTreeMap<PartitionId, i64>) -> Result<Option<i64>> {
+        Ok(None)
+    }
+
     /// The rows of exactly these ranges, with these columns. `filter` may skip rows, it need not.
     async fn read(
         &self,
@@ -60,6 +65,10 @@ impl SilverRows for LakeTable {
 
     fn positions(&self) -> Result<Option<Checkpoint>> {
         self.checkpoint()
+    }
+
+    fn complete_at(&self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<Option<i64>> {
+        LakeTable::complete_at(self, next_offsets)
     }
 
     async fn read(

@@ -14,7 +14,7 @@ use arrow::array::RecordBatch;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::positions::{beyond, count_rows};
+use super::positions::{beyond, count_rows, raise_highest};
 use crate::checkpoint::{Delta, PartitionId};
 use crate::error::{Error, Result};
 use crate::record::RawBatch;
@@ -156,6 +156,8 @@ fn silver_lane(mut encoder: SilverEncoder, next_offsets: BTreeMap<PartitionId, i
 pub(super) struct OpenCycle {
     pub barrier: CloseBarrier,
     pub delta: Delta,
+    /// Highest timestamp by topic partition, in milliseconds.
+    pub highest_ms: BTreeMap<PartitionId, i64>,
     pub bytes: u64,
     pub deadline: Instant,
     bronze: Lane<BronzeFiles>,
@@ -166,6 +168,7 @@ pub(super) struct OpenCycle {
 pub(super) struct FilledCycle {
     pub barrier: CloseBarrier,
     pub delta: Delta,
+    pub highest_ms: BTreeMap<PartitionId, i64>,
     pub bronze: BronzeFiles,
     /// None when silver took no part; an error when it failed on the way.
     pub silver: Option<Result<SilverFiles>>,
@@ -180,7 +183,8 @@ impl OpenCycle {
         silver: Option<(SilverEncoder, BTreeMap<PartitionId, i64>)>,
     ) -> Self {
         let silver = silver.map(|(encoder, next_offsets)| silver_lane(encoder, next_offsets));
-        Self { barrier, delta: Delta::default(), bytes: 0, deadline, bronze: bronze_lane(bronze), silver }
+        let (delta, highest_ms) = (Delta::default(), BTreeMap::new());
+        Self { barrier, delta, highest_ms, bytes: 0, deadline, bronze: bronze_lane(bronze), silver }
     }
 
     /// Takes a batch; false when bronze's lane has failed, so that the cycle should be finished to learn why.
@@ -188,6 +192,7 @@ impl OpenCycle {
         self.delta
             .append(&batch.delta)
             .map_err(|mismatch| Error::failed("the source skipped or repeated offsets").caused_by(mismatch))?;
+        raise_highest(&batch.records, &mut self.highest_ms)?;
         self.bytes += payload_bytes(&batch.records);
         let batch = Arc::new(batch);
         if let Some(silver) = &self.silver {
@@ -198,14 +203,15 @@ impl OpenCycle {
 
     /// Ends the cycle and waits for its files to be encoded (not yet closed).
     pub async fn finish(self) -> Result<FilledCycle> {
+        let Self { barrier, delta, highest_ms, bronze, silver, .. } = self;
         let silver = async {
-            match self.silver {
+            match silver {
                 Some(lane) => Some(lane.finish().await),
                 None => None,
             }
         };
-        let (bronze, silver) = tokio::join!(self.bronze.finish(), silver);
-        Ok(FilledCycle { barrier: self.barrier, delta: self.delta, bronze: bronze?, silver })
+        let (bronze, silver) = tokio::join!(bronze.finish(), silver);
+        Ok(FilledCycle { barrier, delta, highest_ms, bronze: bronze?, silver })
     }
 }
 

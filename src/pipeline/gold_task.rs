@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::settings::PipelineSettings;
 use super::silver_stage::CommittedRows;
 use super::tally::{CommitStats, Tally};
 use crate::catalog::{HiveCatalog, Lakehouse};
@@ -32,6 +33,7 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 pub(super) struct GoldSeats {
     plans: Vec<(GoldPlan, mpsc::Receiver<CommittedRows>)>,
     retry: RetrySettings,
+    completeness_interval: Duration,
     database: String,
 }
 
@@ -46,7 +48,7 @@ pub(super) struct GoldTasks {
 pub(super) fn prepare(
     plans: Vec<GoldPlan>,
     database: &str,
-    retry: &RetrySettings,
+    settings: &PipelineSettings,
 ) -> (GoldSeats, Vec<mpsc::Sender<CommittedRows>>) {
     let mut senders = Vec::new();
     let mut seats = Vec::new();
@@ -55,7 +57,8 @@ pub(super) fn prepare(
         senders.push(sender);
         seats.push((plan, receiver));
     }
-    (GoldSeats { plans: seats, retry: retry.clone(), database: database.to_owned() }, senders)
+    let (retry, completeness_interval) = (settings.retry.clone(), settings.completeness_interval);
+    (GoldSeats { plans: seats, retry, completeness_interval, database: database.to_owned() }, senders)
 }
 
 impl GoldSeats {
@@ -71,6 +74,7 @@ impl GoldSeats {
                 silver: silver.clone(),
                 table,
                 plan,
+                completeness_interval: self.completeness_interval,
                 tally: tally.clone(),
                 abandon: abandon.clone(),
                 shutdown: shutdown.clone(),
@@ -115,6 +119,7 @@ struct GoldTask {
     silver: TableIdent,
     table: String,
     plan: GoldPlan,
+    completeness_interval: Duration,
     tally: Tally,
     abandon: CancellationToken,
     shutdown: CancellationToken,
@@ -164,7 +169,7 @@ impl GoldTask {
             crate::retry::sleep(LAST_WAIT).await;
         };
         let mut maintainer = tokio::select! {
-            opened = open => opened?,
+            opened = open => opened?.with_completeness_interval(self.completeness_interval),
             () = self.abandon.cancelled() => return Ok(()),
             // Another process maintains the table: it counts what silver has got.
             () = overdue => return Ok(()),

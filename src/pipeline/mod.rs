@@ -10,6 +10,7 @@
 //! *Failure*: `ARCHITECTURE.md` has the table of what was killed when and what the next start does.
 
 mod commit;
+mod completeness;
 mod cycle;
 mod definition;
 mod gold_task;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::array::{Array, BooleanArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::filter_record_batch;
 
 use crate::checkpoint::{Checkpoint, Coverage, Delta, OffsetRange, PartitionId};
 use crate::error::{Error, Result};
-use crate::record::{RawBatch, coordinates};
+use crate::record::{RawBatch, TIMESTAMP, column, coordinates};
 
 /// Stops if a partition that the table has read is gone from the topic.
 pub(super) fn ensure_partitions_exist(table: &Checkpoint, watermarks: &BTreeMap<PartitionId, OffsetRange>) -> Result<()> {
@@ -79,6 +79,30 @@ pub(super) fn count_rows(records: &RecordBatch, counts: &mut BTreeMap<PartitionI
     Ok(())
 }
 
+/// Raises the highest timestamps by topic partition, in milliseconds, by those of a batch. Records without one tell nothing.
+pub(super) fn raise_highest(records: &RecordBatch, highest_ms: &mut BTreeMap<PartitionId, i64>) -> Result<()> {
+    let (partitions, _) = coordinates(records)?;
+    let timestamps: &TimestampMicrosecondArray = column(records, TIMESTAMP)?;
+    let (partitions, values) = (partitions.values(), timestamps.values());
+    let mut row = 0;
+    while row < partitions.len() {
+        // Records of a partition mostly come together.
+        let partition = partitions[row];
+        let mut highest: Option<i64> = None;
+        while row < partitions.len() && partitions[row] == partition {
+            if timestamps.is_valid(row) {
+                highest = highest.max(Some(values[row]));
+            }
+            row += 1;
+        }
+        if let Some(highest_us) = highest {
+            let known = highest_ms.entry(partition).or_insert(i64::MIN);
+            *known = (highest_us / 1_000).max(*known);
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -128,6 +152,18 @@ mod tests {
         let watermarks = BTreeMap::from([(0, OffsetRange::new(0, 50)), (1, OffsetRange::new(7, 9))]);
         let error = ensure_partitions_exist(&table, &watermarks).unwrap_err();
         assert_eq!(error.to_string(), "topic sales has no partition 3, but the table has read it up to offset 9");
+    }
+
+    #[test]
+    fn the_highest_timestamp_counts_whatever_the_order_of_records() {
+        let read = batch(&[(0, 5), (1, 0), (0, 6), (0, 7), (2, 9)], &[(0, 5, 8), (1, 0, 1), (2, 9, 10)]);
+        let times = TimestampMicrosecondArray::from(vec![Some(9_999), Some(3_000), Some(7_000), None, None]);
+        let mut columns = read.records.columns().to_vec();
+        columns[3] = Arc::new(times);
+        let records = RecordBatch::try_new(raw_schema(), columns).unwrap();
+        let mut highest = BTreeMap::from([(1, 8)]);
+        raise_highest(&records, &mut highest).unwrap();
+        assert_eq!(highest, BTreeMap::from([(0, 9), (1, 8)]));
     }
 
     #[test]

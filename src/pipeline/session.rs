@@ -20,6 +20,7 @@ use super::silver_stage::SilverReady;
 use super::silver_state::{Patience, Silver};
 use super::tally::Tally;
 use crate::checkpoint::{Delta, PartitionId};
+use crate::completeness::Sighting;
 use crate::error::{Context, Result};
 use crate::retry::with_deadline;
 use crate::source::{PollLimits, Source};
@@ -31,7 +32,7 @@ use crate::window::Window;
 const IDLE_WAIT: Duration = Duration::from_millis(500);
 
 /// The lag stands in the log line of a commit; it is not worth a longer wait.
-const LAG_WAIT: Duration = Duration::from_secs(1);
+pub(super) const LAG_WAIT: Duration = Duration::from_secs(1);
 
 /// Why a cycle ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub(super) struct Session<'a> {
     pub shutdown: CancellationToken,
     /// Where reading ends; none for a daemon.
     pub ends: Option<BTreeMap<PartitionId, i64>>,
+    /// When the source was last looked at for the time alone.
+    pub looked: Option<Instant>,
 }
 
 impl Session<'_> {
@@ -60,12 +63,13 @@ impl Session<'_> {
     pub async fn run(&mut self) -> Result<()> {
         loop {
             let (cycle, end) = self.fill().await?;
-            if let Some(cycle) = cycle {
-                self.commit(cycle).await?;
+            if let Some((cycle, sighting)) = cycle {
+                self.commit(cycle, sighting.as_ref()).await?;
             }
             if end == CycleEnd::Last {
                 if !self.shutdown.is_cancelled() {
                     self.silver.settle(&self.bronze, Patience::UntilLevel).await;
+                    self.state_when_idle().await;
                 }
                 return Ok(());
             }
@@ -74,7 +78,7 @@ impl Session<'_> {
     }
 
     /// Takes batches until the cycle is due. No cycle is opened before the first batch has arrived.
-    async fn fill(&mut self) -> Result<(Option<FilledCycle>, CycleEnd)> {
+    async fn fill(&mut self) -> Result<(Option<(FilledCycle, Option<Sighting>)>, CycleEnd)> {
         let mut cycle: Option<OpenCycle> = None;
         let end = loop {
             if self.shutdown.is_cancelled() || self.ends.as_ref().is_some_and(|ends| reached(&self.source.positions(), ends)) {
@@ -98,7 +102,12 @@ impl Session<'_> {
                 () = self.shutdown.cancelled() => break CycleEnd::Last,
                 polled = self.source.poll(&limits) => polled?,
             };
-            let Some(batch) = polled else { continue };
+            let Some(batch) = polled else {
+                if cycle.is_none() {
+                    self.state_when_idle().await;
+                }
+                continue;
+            };
             self.tally.read(batch.records.num_rows() as u64);
             let open = match &mut cycle {
                 Some(open) => open,
@@ -109,7 +118,11 @@ impl Session<'_> {
             }
         };
         let filled = match cycle {
-            Some(open) => Some(open.finish().await?),
+            Some(open) => {
+                // Looked at now, so that a partition whose end was reached counts as of now.
+                let (filled, sighting) = tokio::join!(open.finish(), self.sighting());
+                Some((filled?, sighting))
+            }
             None => None,
         };
         Ok((filled, end))
@@ -126,11 +139,13 @@ impl Session<'_> {
     }
 
     /// Writes the metadata of all tables, closes all files at once, and swaps the pointers in order.
-    async fn commit(&mut self, cycle: FilledCycle) -> Result<()> {
-        let FilledCycle { barrier, delta, bronze, silver } = cycle;
+    async fn commit(&mut self, cycle: FilledCycle, sighting: Option<&Sighting>) -> Result<()> {
+        let FilledCycle { barrier, delta, highest_ms, bronze, silver } = cycle;
         Window::BronzeFilesWritten.pass();
         let commit_id = Uuid::now_v7();
         let silver_ranges = self.silver_ranges(&delta)?;
+        let completeness = self.completeness_after(&delta, &highest_ms, sighting)?;
+        let silver_until_ms = self.silver_until_ms(&silver_ranges, &delta, &completeness)?;
         let silver_files = match silver {
             None => None,
             Some(Ok(files)) => Some(files),
@@ -140,11 +155,11 @@ impl Session<'_> {
             }
         };
         let Self { bronze: table, silver: silver_layer, origin, .. } = self;
-        let bronze_ready = prepare_bronze(table, origin, bronze, delta, commit_id, &barrier);
+        let bronze_ready = prepare_bronze(table, origin, bronze, delta, completeness.notes(), commit_id, &barrier);
         let silver_ready = async {
             match (silver_files, silver_layer.live()) {
                 (Some(files), Some(stage)) if !silver_ranges.is_empty() => {
-                    Some(stage.prepare(files, &silver_ranges, commit_id, &barrier).await)
+                    Some(stage.prepare(files, &silver_ranges, silver_until_ms, commit_id, &barrier).await)
                 }
                 _ => None,
             }
@@ -228,10 +243,11 @@ async fn prepare_bronze(
     origin: &Origin,
     files: BronzeFiles,
     delta: Delta,
+    summary: BTreeMap<String, String>,
     commit_id: Uuid,
     barrier: &CloseBarrier,
 ) -> Result<Ready> {
     let started = Instant::now();
-    let append = Append { files: files.files, delta, origin: origin.clone(), commit_id, input: None, summary: BTreeMap::new() };
+    let append = Append { files: files.files, delta, origin: origin.clone(), commit_id, input: None, summary };
     Ok(prepare(table, append, barrier).await?.took(files.busy + started.elapsed()))
 }

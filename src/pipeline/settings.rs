@@ -23,6 +23,13 @@ pub struct PipelineSettings {
     pub batch_rows: usize,
     /// Most bytes in one batch between the stages; a single larger record still makes a batch.
     pub batch_bytes: ByteSize,
+    /// How much older than an earlier record of its partition a later one may be: so much less is what tables state to be complete. Exact
+    /// with any value where the topic has `message.timestamp.type=LogAppendTime`; else as much as producers hold back. Default: 1m.
+    #[serde(with = "humantime_serde")]
+    pub allowed_disorder: Duration,
+    /// While no records come, tables state their time by a change of metadata at most this often; 0s switches that off. Default: 1m.
+    #[serde(with = "humantime_serde")]
+    pub completeness_interval: Duration,
     /// After SIGTERM the daemon flushes and commits within this time, then leaves as it is.
     #[serde(with = "humantime_serde")]
     pub shutdown_grace: Duration,
@@ -38,6 +45,8 @@ impl Default for PipelineSettings {
             commit_bytes: ByteSize::mib(128),
             batch_rows: 16_384,
             batch_bytes: ByteSize::mib(8),
+            allowed_disorder: Duration::from_secs(60),
+            completeness_interval: Duration::from_secs(60),
             shutdown_grace: Duration::from_secs(30),
             retry: RetrySettings { attempts: 20, initial_delay: Duration::from_millis(500), max_delay: Duration::from_secs(30) },
         }

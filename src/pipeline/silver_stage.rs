@@ -23,6 +23,7 @@ use super::positions::{count_rows, recount};
 use super::tally::Tally;
 use crate::catalog::HiveCatalog;
 use crate::checkpoint::{Checkpoint, Coverage, Delta, OffsetRange, PartitionId, format_positions};
+use crate::completeness::{COMPLETE_UNTIL, format_instant};
 use crate::error::{Context, Error, Result};
 use crate::record::{RawBatch, as_raw, coordinates};
 use crate::silver::{SilverPlan, rejected};
@@ -105,17 +106,25 @@ impl SilverStage {
         Ok(self.silver.checkpoint()?.unwrap_or_else(start))
     }
 
+    /// Silver's next offsets once it has these ranges.
+    pub fn next_after(&self, ranges: &BTreeMap<PartitionId, OffsetRange>) -> Result<BTreeMap<PartitionId, i64>> {
+        let mut next = self.checkpoint()?.next_offsets();
+        next.extend(ranges.iter().map(|(partition, range)| (*partition, range.end)));
+        Ok(next)
+    }
+
     pub fn encoder(&self, barrier: &CloseBarrier) -> Result<SilverEncoder> {
         let silver = self.silver.writer(&self.parts.silver_writer, barrier)?;
         let rejected = self.rejected.writer(&self.parts.rejected_writer, barrier)?;
         Ok(SilverEncoder::new(self.parts.plan.clone(), silver, rejected, self.parts.gold_columns.clone()))
     }
 
-    /// Writes the metadata of both commits. `ranges` is what the files cover.
+    /// Writes the metadata of both commits. `ranges` is what the files cover; `until_ms` what bronze states for their ends.
     pub async fn prepare(
         &mut self,
         files: SilverFiles,
         ranges: &BTreeMap<PartitionId, OffsetRange>,
+        until_ms: Option<i64>,
         commit_id: Uuid,
         barrier: &CloseBarrier,
     ) -> Result<SilverReady> {
@@ -124,20 +133,22 @@ impl SilverStage {
         let silver_delta = recount(ranges, &files.silver_rows);
         let pending = pending_note(ranges, &files.rejected_rows);
         let rejected_delta = self.rejected_delta(ranges, &files.rejected_rows)?;
-        let silver = self.append(files.silver, silver_delta, commit_id, [(rejected::PENDING.to_owned(), pending)]);
+        let mut notes = BTreeMap::from([(rejected::PENDING.to_owned(), pending)]);
+        notes.extend(until_ms.map(|until_ms| (COMPLETE_UNTIL.to_owned(), format_instant(until_ms))));
+        let silver = self.append(files.silver, silver_delta, commit_id, notes);
         let silver = prepare(&mut self.silver, silver, barrier).await?;
         let rejected = match rejected_delta {
             None => None,
             Some(delta) => {
-                let append = self.append(files.rejected, delta, commit_id, []);
+                let append = self.append(files.rejected, delta, commit_id, BTreeMap::new());
                 Some(prepare(&mut self.rejected, append, barrier).await?)
             }
         };
         Ok(SilverReady { silver: silver.took(busy + started.elapsed()), rejected, gold_rows: files.gold_rows })
     }
 
-    fn append<const N: usize>(&self, files: DataFiles, delta: Delta, commit_id: Uuid, notes: [(String, String); N]) -> Append {
-        let mut summary = BTreeMap::from(notes);
+    fn append(&self, files: DataFiles, delta: Delta, commit_id: Uuid, notes: BTreeMap<String, String>) -> Append {
+        let mut summary = notes;
         summary.insert(DEFINITION.to_owned(), self.parts.plan.definition_hash().to_owned());
         Append {
             files,
@@ -217,7 +228,8 @@ impl SilverStage {
         }
         let files = encoder.finish().await?;
         Window::CatchUpFilesWritten.pass();
-        let ready = self.prepare(files, &ranges, Uuid::now_v7(), &barrier).await?;
+        let until_ms = bronze.complete_at(&self.next_after(&ranges)?)?;
+        let ready = self.prepare(files, &ranges, until_ms, Uuid::now_v7(), &barrier).await?;
         barrier.wait().await.context("files of silver could not be closed")?;
         Window::CatchUpMetadataWritten.pass();
         self.swap(ready).await.map(Some)
@@ -255,7 +267,7 @@ impl SilverStage {
         }
         let files = writer.finish().await?;
         if let Some(delta) = self.rejected_delta(&ranges, &rows)? {
-            let append = self.append(files, delta, Uuid::now_v7(), []);
+            let append = self.append(files, delta, Uuid::now_v7(), BTreeMap::new());
             let ready = prepare(&mut self.rejected, append, &barrier).await?;
             barrier.wait().await.context("files of rejected could not be closed")?;
             tracing::info!(table = %self.rejected.ident(), "completing rejected records that an interrupted commit left out");

@@ -92,7 +92,7 @@ pub(super) async fn open<'a>(
     };
     let silver_ident = silver.ident().clone();
     let stage = SilverStage::new(parts, silver, rejected)?;
-    let (gold, senders) = gold_task::prepare(gold_plans, &definition.tables.database, &definition.pipeline.retry);
+    let (gold, senders) = gold_task::prepare(gold_plans, &definition.tables.database, &definition.pipeline);
     let silver = Silver::open(stage, &bronze, &definition.pipeline.retry, senders).await?;
     let gold = gold.start(lakehouse, &silver_ident, &options.shutdown, tally);
 
@@ -110,6 +110,7 @@ pub(super) async fn open<'a>(
         tally: tally.clone(),
         shutdown: options.shutdown.clone(),
         ends: (options.until == Until::CaughtUp).then_some(ends),
+        looked: None,
         source,
     };
     Ok((session, gold))

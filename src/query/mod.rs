@@ -7,9 +7,11 @@
 //! *Invariants*: nothing is written. A statement sees one snapshot of each Iceberg table and one location of each Hive partition.
 
 mod answer;
+pub mod complete;
 mod hive_table;
 mod hive_type;
 mod identifiers;
+pub mod locks;
 pub mod output;
 pub mod overview;
 mod session;

@@ -29,7 +29,7 @@
 //!
 //! *Invariants*: a batch begins exactly where the previous one of the same assignment ended; a record is handed out once per assignment;
 //! a source never moves a position by itself (no reset to the earliest or latest record): if the next offset is not there any more, it
-//! stops and says so. `poll` may be dropped half-way: what was read then comes with the next call.
+//! stops and says so, or, where [`OnDataLoss::Skip`] is configured, passes the gap as a range without records and says that. `poll` may be dropped half-way: what was read then comes with the next call.
 //!
 //! *Failure*: a broker that is away for a while is waited for ([`Source::poll`] returns `None`); one that stays away is a transient
 //! error; a position that the source cannot honour, or another topic under the same name, is an error that only a person can resolve.
@@ -50,6 +50,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{OffsetRange, PartitionId};
+use crate::completeness::Sighting;
 use crate::error::{Error, Result};
 use crate::record::RawBatch;
 
@@ -95,6 +96,14 @@ pub trait Source: Send + Sync {
     /// reader's position arrives: for committed data only (Kafka's default here) it stays before an open transaction.
     async fn watermarks(&self) -> Result<BTreeMap<PartitionId, OffsetRange>>;
 
+    /// Where all partitions end now, records of open transactions included: a reader that has reached that end has everything that was
+    /// there. Of a source without transactions the watermarks say it.
+    async fn sighting(&self) -> Result<Sighting> {
+        let at_ms = now_us() / 1_000;
+        let ends = self.watermarks().await?.into_iter().map(|(partition, range)| (partition, range.end)).collect();
+        Ok(Sighting { at_ms, ends })
+    }
+
     /// Continues at the given offsets. Partitions that exist but are not named, and such that are added later, begin at their earliest
     /// offset; with an empty map, at the configured [`Start`]. May be called again at any time, also after an error.
     async fn assign(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<()>;
@@ -123,6 +132,17 @@ pub enum SourceKind {
     Generator,
 }
 
+/// What to do when the next offset is gone from the topic, because its retention was shorter than the pipeline's absence.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDataLoss {
+    /// Stop, and let a person decide.
+    #[default]
+    Fail,
+    /// Go on at the earliest offset, and say what is missing.
+    Skip,
+}
+
 /// Where the pipeline reads from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -134,6 +154,9 @@ pub struct SourceSettings {
     /// Where a table without any progress begins: `earliest`, `latest`, an instant (`2025-01-01T00:00:00Z`, Kafka only) or
     /// `partition:offset` pairs (`0:100,1:250`). Default: earliest.
     pub start: Start,
+    /// What to do when Kafka has dropped records that were not read yet: `fail` stops, `skip` goes on at the earliest offset there is;
+    /// the gap stays in the table's offsets as a range without records, and in the log. Default: fail.
+    pub on_data_loss: OnDataLoss,
     pub kafka: KafkaSettings,
     pub file: FileSettings,
     pub generator: GeneratorSettings,
@@ -148,6 +171,7 @@ impl Default for SourceSettings {
             kind: SourceKind::default(),
             topic: DEFAULT_TOPIC.to_owned(),
             start: Start::default(),
+            on_data_loss: OnDataLoss::default(),
             kafka: KafkaSettings::default(),
             file: FileSettings::default(),
             generator: GeneratorSettings::default(),
@@ -173,7 +197,9 @@ impl SourceSettings {
 pub async fn open(settings: &SourceSettings) -> Result<Box<dyn Source>> {
     settings.validate()?;
     Ok(match settings.kind {
-        SourceKind::Kafka => Box::new(KafkaSource::open(&settings.kafka, &settings.topic, &settings.start).await?),
+        SourceKind::Kafka => {
+            Box::new(KafkaSource::open_with(&settings.kafka, &settings.topic, &settings.start, settings.on_data_loss).await?)
+        }
         SourceKind::File => Box::new(FileSource::open(&settings.file, &settings.topic, &settings.start).await?),
         SourceKind::Generator => Box::new(GeneratorSource::open(&settings.generator, &settings.topic, &settings.start)?),
     })

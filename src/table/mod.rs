@@ -15,6 +15,7 @@
 
 mod append;
 mod arrow_types;
+mod complete;
 mod contents;
 mod manifests;
 pub mod offsets;
@@ -26,6 +27,7 @@ mod upkeep;
 mod writer;
 
 pub use append::{Append, Appended, Preparation, Prepared};
+pub use complete::Stated;
 pub use contents::{PartitionLine, SnapshotLine};
 pub use progress::{COMMIT_ID, Progress, ensure_same_source};
 pub use scan::{OffsetRanges, Records};

@@ -12,6 +12,7 @@ use super::progress::{self, Ancestry, COMMIT_ID};
 use super::{LakeTable, Origin, Progress};
 use crate::catalog::{Rejection, Version};
 use crate::checkpoint::{Checkpoint, Coverage, OffsetRange, PartitionId};
+use crate::completeness::{COMPLETE_UNTIL, PARTITION_TIMES};
 use crate::error::{Error, Result};
 use crate::record::{OFFSET, PARTITION, coordinates};
 
@@ -135,8 +136,9 @@ async fn write(table: &mut LakeTable, seen: &Progress, checkpoint: Checkpoint) -
             return Err(Rejection::Refused(changed));
         }
         let builder = version.metadata.as_ref().clone().into_builder(Some(version.location.clone()));
-        // The last batch may have been rolled back: its id must not make it count as committed.
-        let builder = builder.set_properties(properties.clone())?.remove_properties(&[COMMIT_ID.to_owned()])?;
+        // The last batch may have been rolled back: its id must not make it count as committed, nor its time as reached.
+        let stale = [COMMIT_ID, COMPLETE_UNTIL, PARTITION_TIMES].map(str::to_owned);
+        let builder = builder.set_properties(properties.clone())?.remove_properties(&stale)?;
         Ok(builder.build()?)
     };
     table.catalog().commit_with(&ident, change).await.into_result(&ident)?;

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use super::{InputRef, Origin};
 use crate::checkpoint::{Checkpoint, Delta, parse_positions};
+use crate::completeness::{self, PARTITION_TIMES};
 use crate::error::{Error, Result};
 
 /// What all our entries in summaries and properties begin with.
@@ -127,7 +128,10 @@ pub(super) fn marks(
     let (ours, plain): (Vec<_>, Vec<_>) = extra.iter().partition(|(key, _)| key.starts_with(PREFIX));
     let (set, unset): (Vec<_>, Vec<_>) = ours.into_iter().partition(|(_, value)| !value.is_empty());
     both.extend(set.into_iter().map(|(key, value)| (key.clone(), value.clone())));
+    completeness::keep_later(&mut both, current);
     let mut summary = both.clone();
+    // Only the last one counts, and history would be twice as large with them.
+    summary.remove(PARTITION_TIMES);
     summary.insert(BATCH.to_owned(), delta.to_string());
     summary.extend(plain.into_iter().map(|(key, value)| (key.clone(), value.clone())));
     let mut removed: Vec<_> = unset.into_iter().map(|(key, _)| key.clone()).collect();
@@ -152,7 +156,7 @@ fn position_marks(checkpoint: &Checkpoint) -> HashMap<String, String> {
 }
 
 /// The checkpoint among a summary's or a table's properties.
-fn checkpoint(properties: &HashMap<String, String>) -> Result<Option<Checkpoint>> {
+pub(super) fn checkpoint(properties: &HashMap<String, String>) -> Result<Option<Checkpoint>> {
     let Some(text) = properties.get(POSITIONS) else { return Ok(None) };
     let unreadable = |what: &str| Error::stop(format!("the table's offsets cannot be read: {what}")).hint(HINT);
     let partitions = parse_positions(text).map_err(|error| unreadable(&error.to_string()))?;

@@ -1,6 +1,7 @@
 //! The program as people run it: what it prints, where, and with which exit code.
 
 mod demo;
+mod locks;
 mod offsets;
 mod run;
 

@@ -2,6 +2,7 @@
 
 mod catalog;
 mod commits;
+mod completeness;
 mod faults;
 mod lake;
 mod locking;

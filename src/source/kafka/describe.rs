@@ -17,6 +17,7 @@ use rdkafka::client::Client;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{ClientContext, Offset};
 
+use super::ends::log_ends;
 use super::native::{Consumer, millis};
 use crate::checkpoint::{OffsetRange, PartitionId};
 use crate::error::{Error, Result};
@@ -62,6 +63,12 @@ impl Topic {
 
     pub fn offsets(&self, partitions: &[PartitionId], at: Offset) -> Result<BTreeMap<PartitionId, i64>> {
         self.consumer.list_offsets(&self.name, partitions, at, self.timeout)
+    }
+
+    /// The offset behind the last record of each partition, whether its transaction has ended or not.
+    pub fn log_ends(&self) -> Result<BTreeMap<PartitionId, i64>> {
+        let partitions: Vec<PartitionId> = self.describe()?.partitions.iter().map(|partition| partition.partition).collect();
+        log_ends(self.consumer.client(), &self.name, &partitions, self.timeout)
     }
 
     pub fn watermarks(&self) -> Result<BTreeMap<PartitionId, OffsetRange>> {
@@ -174,14 +181,14 @@ unsafe fn partitions(description: *const ffi::rd_kafka_TopicDescription_t) -> Ve
 
 /// # Safety
 /// `list` is null, or points to `count` elements that live for `'a`.
-unsafe fn slice<'a, T>(list: *mut T, count: usize) -> &'a [T] {
+pub(super) unsafe fn slice<'a, T>(list: *mut T, count: usize) -> &'a [T] {
     // SAFETY: by the contract above.
     if list.is_null() { &[] } else { unsafe { std::slice::from_raw_parts(list, count) } }
 }
 
 /// # Safety
 /// `text` is null, or ends with a zero byte.
-unsafe fn copy_text(text: *const c_char) -> String {
+pub(super) unsafe fn copy_text(text: *const c_char) -> String {
     // SAFETY: by the contract above.
     if text.is_null() { "no reason given".to_owned() } else { unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned() }
 }
@@ -198,18 +205,18 @@ fn uuid_text(high: u64, low: u64) -> String {
 }
 
 /// An object of librdkafka that is destroyed when it goes out of scope.
-struct Owned<T> {
+pub(super) struct Owned<T> {
     object: NonNull<T>,
     destroy: unsafe extern "C" fn(*mut T),
 }
 
 impl<T> Owned<T> {
-    fn new(object: *mut T, destroy: unsafe extern "C" fn(*mut T)) -> Result<Self> {
+    pub fn new(object: *mut T, destroy: unsafe extern "C" fn(*mut T)) -> Result<Self> {
         let object = NonNull::new(object).ok_or_else(|| Error::failed("librdkafka could not create an object"))?;
         Ok(Self { object, destroy })
     }
 
-    fn ptr(&self) -> *mut T {
+    pub fn ptr(&self) -> *mut T {
         self.object.as_ptr()
     }
 }

@@ -26,6 +26,7 @@ impl Failure {
         match self {
             Self::OutOfRange { partition, next, range } => {
                 let place = format!("offset {next} of topic {topic}, partition {partition}");
+                let dropped = range.is_some_and(|range| *next < range.start);
                 let message = match range {
                     Some(range) if *next < range.start => {
                         let gone = range.start - next;
@@ -34,14 +35,17 @@ impl Failure {
                     Some(range) => format!("{place} lies beyond the end {}: the topic was truncated or created again", range.end),
                     None => format!("Kafka does not have {place}"),
                 };
-                Error::stop(message).hint(
-                    "run `lakesmith offsets show`; `lakesmith offsets set` continues at an offset that Kafka has and records the gap",
-                )
+                Error::stop(message).hint(if dropped {
+                    "set source.on_data_loss = \"skip\" to go on at the earliest one, with the gap in the table's offsets and in the log; or \
+                     choose the offset yourself with `lakesmith offsets set`"
+                } else {
+                    "run `lakesmith offsets show`; `lakesmith offsets set` continues at an offset that Kafka has and records the gap"
+                })
             }
             Self::Recreated { now } => {
                 let (was, is) = (topic_id.unwrap_or("none"), now.as_deref().unwrap_or("none"));
                 Error::stop(format!("topic {topic} was deleted and created again: its id was {was} and is {is}")).hint(
-                    "run `lakesmith offsets show`, then `lakesmith offsets accept` to read the new topic into the same tables",
+                    "run `lakesmith offsets show`, then `lakesmith offsets set --follow-topic` to read the new topic into the same tables",
                 )
             }
             Self::Refused { reason } => Error::stop(format!("topic {topic} can't be read on: {reason}"))
@@ -66,6 +70,9 @@ mod tests {
             text(21, range),
             "offset 21 of topic sales, partition 2 lies beyond the end 20: the topic was truncated or created again"
         );
+        let hint = |next| Failure::OutOfRange { partition: 2, next, range }.error("sales", None).hint_text().map(str::to_owned);
+        assert!(hint(7).unwrap().contains("source.on_data_loss"));
+        assert!(!hint(21).unwrap().contains("source.on_data_loss"), "skipping is no way out of a truncated topic");
         assert_eq!(text(21, None), "Kafka does not have offset 21 of topic sales, partition 2");
     }
 }

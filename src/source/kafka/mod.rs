@@ -11,11 +11,13 @@
 //! checked, so records of a topic that was created again never reach a table.
 //!
 //! *Failure*: brokers that go away are waited for up to `unavailable_limit`, then the error is transient. An offset that Kafka does not
-//! have, a topic that is gone, was created again or may not be read: stop.
+//! have, a topic that is gone, was created again or may not be read: stop. With `on_data_loss = "skip"`, offsets that Kafka has dropped
+//! (retention, DeleteRecords) are passed, with a warning; an offset beyond the end stops all the same.
 //!
 //! *What may leak*: nothing. Consumer-group offsets may lag behind the tables when the process is killed; only lag tools read them.
 
 mod describe;
+mod ends;
 mod events;
 mod failure;
 mod native;
@@ -29,8 +31,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::worker::Worker;
-use super::{PollLimits, Source, SourceIdentity, Start, blocking};
+use super::{OnDataLoss, PollLimits, Source, SourceIdentity, Start, blocking, now_us};
 use crate::checkpoint::{OffsetRange, PartitionId};
+use crate::completeness::Sighting;
 use crate::error::{Context, Result};
 use crate::record::RawBatch;
 
@@ -50,6 +53,11 @@ pub struct KafkaSource {
 impl KafkaSource {
     /// Connects and finds the topic; fails if no broker answers within the request timeout.
     pub async fn open(settings: &KafkaSettings, topic: &str, start: &Start) -> Result<Self> {
+        Self::open_with(settings, topic, start, OnDataLoss::Fail).await
+    }
+
+    /// As [`KafkaSource::open`], with what to do when the next offset is gone.
+    pub async fn open_with(settings: &KafkaSettings, topic: &str, start: &Start, on_data_loss: OnDataLoss) -> Result<Self> {
         settings.validate()?;
         let (settings, name, start) = (settings.clone(), topic.to_owned(), start.clone());
         blocking(move || {
@@ -59,7 +67,7 @@ impl KafkaSource {
                 topic.describe().with_context(|| format!("topic {} can't be opened at {}", topic.name, settings.brokers))?;
             let cluster_id = topic.consumer.client().fetch_cluster_id(settings.request_timeout);
             let identity = SourceIdentity { topic: topic.name.clone(), topic_id: description.topic_id.clone(), cluster_id };
-            let reader = Reader::new(topic.clone(), description.topic_id, start, settings);
+            let reader = Reader::new(topic.clone(), description.topic_id, start, on_data_loss, settings);
             Ok(Self { identity, topic, worker: Worker::new(reader) })
         })
         .await
@@ -75,6 +83,15 @@ impl Source for KafkaSource {
     async fn watermarks(&self) -> Result<BTreeMap<PartitionId, OffsetRange>> {
         let topic = self.topic.clone();
         blocking(move || topic.watermarks()).await
+    }
+
+    async fn sighting(&self) -> Result<Sighting> {
+        let topic = self.topic.clone();
+        blocking(move || {
+            let at_ms = now_us() / 1_000;
+            Ok(Sighting { at_ms, ends: topic.log_ends()? })
+        })
+        .await
     }
 
     async fn assign(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The blocking half of the Kafka source: turns what librdkafka hands out into batches, and decides what an error means.
 //!
-//! *Invariants*: positions grow by records and by ends of partitions only, so offsets without a record are passed when Kafka proves that
-//! there is none; a batch is handed out after the topic was asked for its id *again*, so all of it comes from the topic that was opened.
+//! *Invariants*: positions grow by records and by ends of partitions only (and over offsets that Kafka has dropped, where that is
+//! configured), so offsets without a record are passed when Kafka proves that there is none; a batch is handed out after the topic was asked for its id *again*, so all of it comes from the topic that was opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use rdkafka::types::RDKafkaRespErr;
 use super::describe::Topic;
 use super::failure::Failure;
 use super::native::{Content, Message, MessageQueue};
-use crate::checkpoint::PartitionId;
+use crate::checkpoint::{OffsetRange, PartitionId};
 use crate::error::{Error, Result};
 use crate::record::RawBatch;
 use crate::source::batch::{BATCH_BYTES_MAX, Header};
 use crate::source::worker::{BatchReader, Stop};
-use crate::source::{KafkaSettings, PollLimits, RawBatchBuilder, Start, now_us};
+use crate::source::{KafkaSettings, OnDataLoss, PollLimits, RawBatchBuilder, Start, now_us};
 
 /// The longest wait inside librdkafka, which comes back only when it passes or thousands of records are there; a stop is noticed then.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
@@ -36,6 +36,7 @@ pub(super) struct Reader {
     topic: Topic,
     topic_id: Option<String>,
     start: Start,
+    on_data_loss: OnDataLoss,
     settings: KafkaSettings,
     builder: RawBatchBuilder,
     /// Partitions whose end was reported after their last record.
@@ -60,13 +61,14 @@ enum Assigned {
 }
 
 impl Reader {
-    pub fn new(topic: Topic, topic_id: Option<String>, start: Start, settings: KafkaSettings) -> Self {
+    pub fn new(topic: Topic, topic_id: Option<String>, start: Start, on_data_loss: OnDataLoss, settings: KafkaSettings) -> Self {
         let builder = RawBatchBuilder::new(topic.name.clone());
         let (pending, at_end, now) = (MessageQueue::default(), BTreeMap::new(), Instant::now());
         Self {
             topic,
             topic_id,
             start,
+            on_data_loss,
             settings,
             builder,
             pending,
@@ -173,13 +175,17 @@ impl Reader {
         }
         self.confirmed = Some(Instant::now());
         let outcome = self.topic.watermarks().and_then(|watermarks| {
-            for &partition in &self.suspects {
-                let (next, range) = (self.builder.position(partition), watermarks.get(&partition).copied());
-                if let Some(next) = next
-                    && range.is_none_or(|range| next < range.start || next > range.end)
-                {
-                    self.failure = Some(Failure::OutOfRange { partition, next, range });
-                    return Ok(());
+            for partition in self.suspects.clone() {
+                let Some(next) = self.builder.position(partition) else { continue };
+                match watermarks.get(&partition).copied() {
+                    Some(range) if range.start <= next && next <= range.end => {}
+                    Some(range) if next < range.start && self.on_data_loss == OnDataLoss::Skip => {
+                        self.skip(partition, OffsetRange::new(next, range.start));
+                    }
+                    range => {
+                        self.failure = Some(Failure::OutOfRange { partition, next, range });
+                        return Ok(());
+                    }
                 }
             }
             self.reassign()
@@ -187,6 +193,20 @@ impl Reader {
         if let Err(error) = outcome {
             tracing::debug!(reason = error.chain(), "offsets that Kafka reports as missing could not be checked yet");
         }
+    }
+
+    /// Passes offsets that Kafka has dropped: they become part of the batch's range, and its record count says that nothing is in them.
+    /// The topic's id is checked again before that batch is handed out, as for any other.
+    fn skip(&mut self, partition: PartitionId, lost: OffsetRange) {
+        tracing::warn!(
+            topic = self.topic.name,
+            partition,
+            first_lost = lost.start,
+            last_lost = lost.end - 1,
+            count = lost.len(),
+            "kafka no longer has offsets that were not read yet; they are skipped, as source.on_data_loss says"
+        );
+        self.builder.advance(partition, lost.end);
     }
 
     /// Some errors mean that a person must act; the rest librdkafka tries again by itself.
