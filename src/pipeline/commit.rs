@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tracing::info;
 
 use super::tally::{CommitStats, Tally};
+use crate::catalog::{CommitOutcome, Rejection};
 use crate::checkpoint::Delta;
 use crate::error::{Error, Result};
 use crate::storage::CloseBarrier;
@@ -69,7 +70,10 @@ impl Ready {
         let started = Instant::now();
         let mut line = self.line;
         let appended = match self.step {
-            Step::Swap(prepared) => prepared.swap(table).await.into_result(&line.table)?,
+            Step::Swap(prepared) => match prepared.swap(table).await {
+                CommitOutcome::Rejected(Rejection::Offsets(mismatch)) => return Err(moved_on(&line.table, mismatch)),
+                outcome => outcome.into_result(&line.table)?,
+            },
             Step::Landed(appended) => *appended,
         };
         line.snapshot = appended.snapshot_id;

@@ -82,7 +82,9 @@ def stack(*arguments: str) -> str:
 
 
 def server_pid(name: str) -> int:
-    line = next(line for line in stack("status").splitlines() if line.split()[0] == name)
+    # Its exit code says whether all servers are ready; one that was just started may not be.
+    status = subprocess.run([str(TESTS / "stack" / "stack"), "status"], capture_output=True, text=True, timeout=120).stdout
+    line = next(line for line in status.splitlines() if line.split()[0] == name)
     return int(line.split("pid")[1].split()[0])
 
 
