@@ -33,7 +33,8 @@ impl TopicLake {
         let (rows, seed) = (rows.to_string(), seed.to_string());
         let generate = ["generate", "--rows", &rows, "--seed", &seed, "--format", "jsonl", "--bad-share", "0.02"];
         self.lake.ok(&[&generate[..], &["--force", "--output", "sales.jsonl"]].concat());
-        self.lake.ok(&["produce", "sales.jsonl", "--topic", &self.topic]);
+        // With a key, so that every partition gets some.
+        self.lake.ok(&["produce", "sales.jsonl", "--topic", &self.topic, "--key", "OrderID"]);
     }
 
     pub fn log(&self, name: &str) -> String {
