@@ -158,10 +158,22 @@ impl LakeTable {
         let mut base = known.unwrap_or_else(|| append.origin.start());
         base.topic_id = base.topic_id.or_else(|| append.origin.topic_id.clone());
         base.cluster_id = base.cluster_id.or_else(|| append.origin.cluster_id.clone());
-        Ok(match base.advance(&append.delta) {
+        Ok(match self.advance(&base, &append.delta) {
             Ok(after) => Place::Next(after),
             Err(mismatch) => Place::Mismatch(mismatch),
         })
+    }
+
+    /// The checkpoint after a batch. A partition that the table doesn't know begins anywhere, unless it has begun before, and the pointer
+    /// went back since: then a batch that continues it would leave out what came before.
+    fn advance(&self, base: &Checkpoint, delta: &Delta) -> Result<Checkpoint, Mismatch> {
+        let lost = delta.partitions.iter().filter(|(partition, _)| !base.partitions.contains_key(partition)).find_map(
+            |(&partition, coverage)| {
+                let table_next = *self.begun.get(&partition)?;
+                (table_next < coverage.range.start).then_some(Mismatch { partition, table_next, batch: coverage.range })
+            },
+        );
+        lost.map_or_else(|| base.advance(delta), Err)
     }
 
     /// The batch with that commit id, if it is in the table. Its snapshot may have been expired by now; the property outlives it until
