@@ -20,6 +20,7 @@ pub mod storage;
 pub mod record;
 pub mod checkpoint;
 pub mod retry;
+pub mod clock;
 pub mod window;
 pub mod telemetry;
 pub mod error;

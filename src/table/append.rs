@@ -160,7 +160,11 @@ impl LakeTable {
         base.cluster_id = base.cluster_id.or_else(|| append.origin.cluster_id.clone());
         Ok(match self.advance(&base, &append.delta) {
             Ok(after) => Place::Next(after),
-            Err(mismatch) => Place::Mismatch(mismatch),
+            Err(mismatch) if self.catalog().protocol().checks_offsets => Place::Mismatch(mismatch),
+            Err(_) => {
+                base.partitions.extend(append.delta.partitions.clone());
+                Place::Next(base)
+            }
         })
     }
 
@@ -310,10 +314,15 @@ impl Prepared {
         let mut backoff = Backoff::new(&catalog.settings().commit_retry);
         loop {
             let settled = catalog.settle(&ident, &self.attempt.from, &self.attempt.to, &mut backoff).await;
-            self.doubtful |= settled.doubtful;
+            self.doubtful |= settled.doubtful && catalog.protocol().keeps_files_in_doubt;
             let found = match settled.outcome {
                 SwapOutcome::Committed => return CommitOutcome::Committed(self.committed(table).await),
-                SwapOutcome::Unknown(error) => return CommitOutcome::Unknown(error),
+                SwapOutcome::Unknown(error) => {
+                    if !catalog.protocol().keeps_files_in_doubt {
+                        self.delete_files(table).await;
+                    }
+                    return CommitOutcome::Unknown(error);
+                }
                 SwapOutcome::Rejected(Rejection::Moved { found: Some(found) }) => found,
                 SwapOutcome::Rejected(rejection) => return self.rejected(table, rejection).await,
             };
@@ -333,6 +342,9 @@ impl Prepared {
     /// Prepares the batch for the table's version of now, or ends with what was found there.
     async fn rebase(&mut self, table: &mut LakeTable, ident: &TableIdent) -> Result<(), CommitOutcome<Appended>> {
         let refused = |error| CommitOutcome::Rejected(Rejection::Refused(error));
+        if !table.catalog().protocol().looks_up {
+            self.batch.commit_id = Uuid::now_v7();
+        }
         table.refresh().await.map_err(refused)?;
         let checkpoint = match table.place(&self.batch).map_err(refused)? {
             Place::Next(checkpoint) => checkpoint,
