@@ -21,6 +21,7 @@ pub mod record;
 pub mod completeness;
 pub mod checkpoint;
 pub mod retry;
+pub mod clock;
 pub mod window;
 pub mod telemetry;
 pub mod error;

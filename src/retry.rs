@@ -5,9 +5,9 @@
 use std::future::Future;
 use std::time::Duration;
 
-use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::{self, jitter};
 use crate::error::{Error, Result};
 
 /// How often and how patiently something is tried again.
@@ -66,18 +66,18 @@ impl Backoff {
         let doubled = self.settings.initial_delay.saturating_mul(1u32 << (self.tries - 1).min(20));
         self.tries += 1;
         let cap = doubled.min(self.settings.max_delay);
-        Some(cap.mul_f64(rand::rng().random_range(0.5..=1.0)))
+        Some(cap.mul_f64(jitter()))
     }
 }
 
 /// Pauses the current task.
 pub async fn sleep(duration: Duration) {
-    tokio::time::sleep(duration).await;
+    clock::sleep(duration).await;
 }
 
 /// Runs a remote call under a deadline. When it passes, the call's outcome is unknown to the caller.
 pub async fn with_deadline<T>(what: &str, deadline: Duration, call: impl Future<Output = T>) -> Result<T> {
-    tokio::time::timeout(deadline, call)
+    clock::timeout(deadline, call)
         .await
         .map_err(|_| Error::transient(format!("{what} did not answer within {}", humantime::format_duration(deadline))))
 }

@@ -5,6 +5,7 @@ mod end_to_end;
 mod gold;
 mod layering;
 mod metastore;
+mod simulation;
 mod source;
 mod storage;
 mod table;

@@ -21,11 +21,14 @@ mod hive_type;
 mod iceberg_trait;
 mod lakehouse;
 mod outcome;
+mod protocol;
 mod swap;
 mod way;
 
 pub use lakehouse::{EMBEDDED_FILE, Lakehouse};
 pub use outcome::{CommitOutcome, Rejection, SwapOutcome};
+#[doc(hidden)]
+pub use protocol::Protocol;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -73,6 +76,7 @@ struct Inner {
     storages: Storages,
     settings: CatalogSettings,
     file_io: FileIO,
+    protocol: Protocol,
 }
 
 /// One version of a table: a metadata file and what it says.
@@ -108,8 +112,18 @@ pub(crate) fn iceberg_table(ident: &TableIdent, version: &Version, file_io: File
 
 impl HiveCatalog {
     pub fn new(metastore: Metastore, storages: Storages, settings: CatalogSettings) -> Self {
+        Self::with_protocol(metastore, storages, settings, Protocol::SHIPPED)
+    }
+
+    /// With decisions of the commit protocol that a test takes wrongly.
+    #[doc(hidden)]
+    pub fn with_protocol(metastore: Metastore, storages: Storages, settings: CatalogSettings, protocol: Protocol) -> Self {
         let file_io = storages.file_io();
-        Self { inner: Arc::new(Inner { metastore, storages, settings, file_io }) }
+        Self { inner: Arc::new(Inner { metastore, storages, settings, file_io, protocol }) }
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.inner.protocol
     }
 
     pub fn metastore(&self) -> &Metastore {

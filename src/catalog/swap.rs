@@ -70,6 +70,12 @@ impl HiveCatalog {
     }
 
     async fn swap_under(&self, lock: HeldLock, ident: &TableIdent, from: &Version, to: &Version, way: Way) -> SwapOutcome {
+        if !self.protocol().locks_the_swap {
+            return match lock.release().await {
+                Ok(()) => self.swap_now(ident, from, to, way).await,
+                Err(error) => refused(error),
+            };
+        }
         let outcome = match lock.ensure_held().await {
             Ok(()) => self.swap_now(ident, from, to, way).await,
             Err(error) => refused(error),
@@ -102,7 +108,8 @@ impl HiveCatalog {
         entry::describe(&mut entry, Some(from), to);
         match self.alter(ident, &entry, from, way).await {
             Ok(()) => SwapOutcome::Committed,
-            Err(error) => self.look_up_swap(ident, from, to, way, error).await,
+            Err(error) if self.protocol().looks_up => self.look_up_swap(ident, from, to, way, error).await,
+            Err(_) => SwapOutcome::Rejected(Rejection::Moved { found: Some(from.location.clone()) }),
         }
     }
 

@@ -13,6 +13,8 @@ pub mod thrift;
 mod types;
 
 pub use client::{Cascade, CompareAndSwap, DeleteData, HeldLock, IfNotExists, Metastore};
+#[doc(hidden)]
+pub use client::{Dial, Wire};
 pub use error::{MetastoreError, MetastoreResult};
 pub use settings::MetastoreSettings;
 pub use types::*;

@@ -18,6 +18,10 @@ pub(super) enum Location {
     Local {
         path: PathBuf,
     },
+    /// A simulation's.
+    Memory {
+        path: String,
+    },
 }
 
 /// What a location without authority or scheme refers to.
@@ -27,6 +31,8 @@ pub(super) struct Defaults {
     pub hdfs_authority: Option<String>,
     /// The authority of a bare path: that of a warehouse on HDFS. None: bare paths are local.
     pub bare_authority: Option<String>,
+    /// Whether there are files in memory.
+    pub memory: bool,
 }
 
 impl Location {
@@ -58,6 +64,7 @@ impl Location {
                 None => Err(invalid("it names no NameNode, and no fs.defaultFS is configured")),
             },
             "hdfs" => Ok(Self::Hdfs { authority: authority.to_owned(), path }),
+            "memory" if defaults.memory => Ok(Self::Memory { path }),
             _ => Err(invalid(&format!("scheme {scheme} is not supported"))),
         }
     }
@@ -67,13 +74,14 @@ impl Location {
         match self {
             Self::Hdfs { authority, path } => format!("hdfs://{authority}{path}"),
             Self::Local { path } => format!("file://{}", path.display()),
+            Self::Memory { path } => format!("memory://{path}"),
         }
     }
 
     /// Its absolute path without scheme and authority.
     pub(super) fn path(&self) -> std::borrow::Cow<'_, str> {
         match self {
-            Self::Hdfs { path, .. } => path.as_str().into(),
+            Self::Hdfs { path, .. } | Self::Memory { path } => path.as_str().into(),
             Self::Local { path } => path.to_string_lossy(),
         }
     }
@@ -137,7 +145,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Location> {
-        Location::parse(text, &Defaults { hdfs_authority: Some("lake".to_owned()), bare_authority: None })
+        Location::parse(text, &Defaults { hdfs_authority: Some("lake".to_owned()), ..Defaults::default() })
     }
 
     fn hdfs(authority: &str, path: &str) -> Location {
@@ -162,7 +170,7 @@ mod tests {
 
     #[test]
     fn bare_paths_follow_a_warehouse_on_hdfs() {
-        let defaults = Defaults { hdfs_authority: None, bare_authority: Some("nn:8020".to_owned()) };
+        let defaults = Defaults { bare_authority: Some("nn:8020".to_owned()), ..Defaults::default() };
         assert_eq!(Location::parse("/datalake/t", &defaults).unwrap(), hdfs("nn:8020", "/datalake/t"));
         assert_eq!(Location::parse("file:/t", &defaults).unwrap().uri(), "file:///t");
     }

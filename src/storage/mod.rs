@@ -22,6 +22,7 @@ mod hdfs;
 mod iceberg_io;
 mod local;
 mod location;
+mod memory;
 mod objects;
 mod settings;
 mod storages;
@@ -30,6 +31,8 @@ mod writer;
 pub use barrier::CloseBarrier;
 pub use error::StorageError;
 pub use hadoop_conf::HadoopConf;
+#[doc(hidden)]
+pub use memory::{Disturb, MemoryFiles, Moment, Site};
 pub use objects::ObjectLocation;
 pub use settings::{StorageSettings, user_name};
 pub use storages::{Create, Depth, FileReader, FileStatus, Storages};

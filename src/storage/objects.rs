@@ -39,6 +39,7 @@ impl Storages {
         let store = match &place {
             Location::Hdfs { authority, .. } => format!("hdfs://{authority}"),
             Location::Local { .. } => "file://".to_owned(),
+            Location::Memory { .. } => "memory://".to_owned(),
         };
         let invalid = |reason: String| StorageError::InvalidLocation { location: location.to_owned(), reason };
         Ok(ObjectLocation {
@@ -53,6 +54,7 @@ impl Storages {
         let objects: Arc<dyn ObjectStore> = match self.locate(location)? {
             Location::Hdfs { authority, .. } => Arc::new(Objects { storages: self.clone(), root: format!("hdfs://{authority}") }),
             Location::Local { .. } => Arc::new(LocalFileSystem::new()),
+            Location::Memory { .. } => Arc::new(Objects { storages: self.clone(), root: "memory://".to_owned() }),
         };
         runtime.register_object_store(store.as_ref(), objects);
         Ok(())

@@ -13,6 +13,7 @@ use super::hadoop_conf::HadoopConf;
 use super::hdfs::{Hdfs, HdfsFile, HdfsOptions, HdfsSink};
 use super::local::{self, LocalFile, LocalSink};
 use super::location::{Defaults, Location, absolute_warehouse};
+use super::memory::{MemoryFile, MemoryFiles, MemorySink};
 use super::settings::StorageSettings;
 use super::writer::FileWriter;
 use crate::error::Context;
@@ -57,11 +58,14 @@ struct Shared {
     warehouse: Location,
     /// One client per authority, made on first use. As many as the configuration and the metastore's locations name.
     hdfs: Mutex<HashMap<String, Arc<Hdfs>>>,
+    /// A simulation's.
+    memory: MemoryFiles,
 }
 
 enum Place {
     Hdfs(Arc<Hdfs>, String),
     Local(PathBuf),
+    Memory(MemoryFiles, String),
 }
 
 /// An open file. HDFS looks its blocks up once, at the opening.
@@ -70,6 +74,7 @@ pub struct FileReader(Opened);
 enum Opened {
     Hdfs(Box<HdfsFile>),
     Local(LocalFile),
+    Memory(MemoryFile),
 }
 
 impl FileReader {
@@ -78,6 +83,7 @@ impl FileReader {
         match &self.0 {
             Opened::Hdfs(file) => file.size_bytes(),
             Opened::Local(file) => file.size_bytes(),
+            Opened::Memory(file) => file.size_bytes(),
         }
     }
 
@@ -86,6 +92,7 @@ impl FileReader {
         match &self.0 {
             Opened::Hdfs(file) => file.read(range).await,
             Opened::Local(file) => file.read(range).await,
+            Opened::Memory(file) => file.read(range),
         }
     }
 }
@@ -93,6 +100,17 @@ impl FileReader {
 impl Storages {
     /// Reads the Hadoop configuration and resolves the warehouse. No server is asked: HDFS clients are made on first use.
     pub fn new(settings: &StorageSettings) -> crate::Result<Self> {
+        Self::with_defaults(settings, Defaults::default(), MemoryFiles::default())
+    }
+
+    /// Over files in memory, which are also the warehouse.
+    #[doc(hidden)]
+    pub fn in_memory(memory: MemoryFiles) -> crate::Result<Self> {
+        let settings = StorageSettings { warehouse: "memory:///lake".to_owned(), ..StorageSettings::default() };
+        Self::with_defaults(&settings, Defaults { memory: true, ..Defaults::default() }, memory)
+    }
+
+    fn with_defaults(settings: &StorageSettings, defaults: Defaults, memory: MemoryFiles) -> crate::Result<Self> {
         let conf = Arc::new(HadoopConf::locate(settings.hadoop_conf_dir.as_deref())?);
         let default_fs = conf.get("fs.defaultFS").or_else(|| conf.get("fs.default.name"));
         let default_fs_authority = default_fs.and_then(|uri| match Location::parse(&uri, &Defaults::default()) {
@@ -100,7 +118,7 @@ impl Storages {
             _ => None,
         });
         let text = absolute_warehouse(&settings.warehouse).context("storage.warehouse")?;
-        let mut defaults = Defaults { hdfs_authority: default_fs_authority, bare_authority: None };
+        let mut defaults = Defaults { hdfs_authority: default_fs_authority, ..defaults };
         let warehouse = Location::parse(&text, &defaults).context("storage.warehouse")?;
         if let Location::Hdfs { authority, .. } = &warehouse {
             defaults.hdfs_authority.get_or_insert_with(|| authority.clone());
@@ -115,7 +133,7 @@ impl Storages {
             block_size_bytes: settings.block_size.map(|size| size.as_u64()),
             conf,
         };
-        Ok(Self { shared: Arc::new(Shared { options, defaults, warehouse, hdfs: Mutex::default() }) })
+        Ok(Self { shared: Arc::new(Shared { options, defaults, warehouse, hdfs: Mutex::default(), memory }) })
     }
 
     /// The warehouse as a URI.
@@ -144,6 +162,7 @@ impl Storages {
     fn place(&self, location: &str) -> Result<Place> {
         Ok(match self.locate(location)? {
             Location::Local { path } => Place::Local(path),
+            Location::Memory { path } => Place::Memory(self.shared.memory.clone(), path),
             Location::Hdfs { authority, path } => {
                 let mut clients = self.shared.hdfs.lock().unwrap_or_else(PoisonError::into_inner);
                 let hdfs = clients
@@ -159,6 +178,7 @@ impl Storages {
         Ok(FileReader(match self.place(location)? {
             Place::Hdfs(hdfs, path) => Opened::Hdfs(Box::new(hdfs.open(location, &path).await?)),
             Place::Local(path) => Opened::Local(LocalFile::open(location, path, self.call_timeout()).await?),
+            Place::Memory(files, path) => Opened::Memory(files.open(location, &path).await?),
         }))
     }
 
@@ -178,6 +198,7 @@ impl Storages {
         match self.place(location)? {
             Place::Hdfs(hdfs, path) => hdfs.status(location, &path).await,
             Place::Local(path) => local::status(location, path, self.call_timeout()).await,
+            Place::Memory(files, path) => Ok(files.status(location, &path)),
         }
     }
 
@@ -186,6 +207,7 @@ impl Storages {
         let mut entries = match self.place(directory)? {
             Place::Hdfs(hdfs, path) => hdfs.list(directory, &path, depth).await,
             Place::Local(path) => local::list(directory, path, depth, self.call_timeout()).await,
+            Place::Memory(files, path) => Ok(files.list(directory, &path, depth)),
         }?;
         entries.sort_unstable_by(|a, b| a.location.cmp(&b.location));
         Ok(entries)
@@ -215,6 +237,7 @@ impl Storages {
         match self.place(location)? {
             Place::Hdfs(hdfs, path) => hdfs.delete(location, &path, depth).await,
             Place::Local(path) => local::delete(location, path, depth, self.call_timeout()).await,
+            Place::Memory(files, path) => files.delete(location, &path, depth).await,
         }
     }
 
@@ -223,6 +246,7 @@ impl Storages {
         match self.place(location)? {
             Place::Hdfs(hdfs, path) => hdfs.create_dir(location, &path).await,
             Place::Local(path) => local::create_dir(location, path, self.call_timeout()).await,
+            Place::Memory(..) => Ok(()),
         }
     }
 
@@ -244,6 +268,9 @@ impl Storages {
                     outcome => outcome,
                 }
             }
+            (Place::Memory(files, from_path), Place::Memory(_, to_path)) => {
+                files.rename(from, &from_path, &to_path, Create::New).await
+            }
             _ => {
                 let reason = format!("{to} is on another file system");
                 Err(StorageError::Refused { action: "rename", location: from.to_owned(), reason })
@@ -261,6 +288,9 @@ impl Storages {
             Place::Local(path) => {
                 let sink = LocalSink::create(location, path, create, write_buffer_bytes, call_timeout).await?;
                 FileWriter::new(location, call_timeout, sink)
+            }
+            Place::Memory(files, path) => {
+                FileWriter::new(location, call_timeout, MemorySink::create(files, location, path, create).await?)
             }
         })
     }

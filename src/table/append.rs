@@ -158,10 +158,26 @@ impl LakeTable {
         let mut base = known.unwrap_or_else(|| append.origin.start());
         base.topic_id = base.topic_id.or_else(|| append.origin.topic_id.clone());
         base.cluster_id = base.cluster_id.or_else(|| append.origin.cluster_id.clone());
-        Ok(match base.advance(&append.delta) {
+        Ok(match self.advance(&base, &append.delta) {
             Ok(after) => Place::Next(after),
-            Err(mismatch) => Place::Mismatch(mismatch),
+            Err(mismatch) if self.catalog().protocol().checks_offsets => Place::Mismatch(mismatch),
+            Err(_) => {
+                base.partitions.extend(append.delta.partitions.clone());
+                Place::Next(base)
+            }
         })
+    }
+
+    /// The checkpoint after a batch. A partition that the table doesn't know begins anywhere, unless it has begun before, and the pointer
+    /// went back since: then a batch that continues it would leave out what came before.
+    fn advance(&self, base: &Checkpoint, delta: &Delta) -> Result<Checkpoint, Mismatch> {
+        let lost = delta.partitions.iter().filter(|(partition, _)| !base.partitions.contains_key(partition)).find_map(
+            |(&partition, coverage)| {
+                let table_next = *self.begun.get(&partition)?;
+                (table_next < coverage.range.start).then_some(Mismatch { partition, table_next, batch: coverage.range })
+            },
+        );
+        lost.map_or_else(|| base.advance(delta), Err)
     }
 
     /// The batch with that commit id, if it is in the table. Its snapshot may have been expired by now; the property outlives it until
@@ -298,10 +314,15 @@ impl Prepared {
         let mut backoff = Backoff::new(&catalog.settings().commit_retry);
         loop {
             let settled = catalog.settle(&ident, &self.attempt.from, &self.attempt.to, &mut backoff).await;
-            self.doubtful |= settled.doubtful;
+            self.doubtful |= settled.doubtful && catalog.protocol().keeps_files_in_doubt;
             let found = match settled.outcome {
                 SwapOutcome::Committed => return CommitOutcome::Committed(self.committed(table).await),
-                SwapOutcome::Unknown(error) => return CommitOutcome::Unknown(error),
+                SwapOutcome::Unknown(error) => {
+                    if !catalog.protocol().keeps_files_in_doubt {
+                        self.delete_files(table).await;
+                    }
+                    return CommitOutcome::Unknown(error);
+                }
                 SwapOutcome::Rejected(Rejection::Moved { found: Some(found) }) => found,
                 SwapOutcome::Rejected(rejection) => return self.rejected(table, rejection).await,
             };
@@ -321,6 +342,9 @@ impl Prepared {
     /// Prepares the batch for the table's version of now, or ends with what was found there.
     async fn rebase(&mut self, table: &mut LakeTable, ident: &TableIdent) -> Result<(), CommitOutcome<Appended>> {
         let refused = |error| CommitOutcome::Rejected(Rejection::Refused(error));
+        if !table.catalog().protocol().looks_up {
+            self.batch.commit_id = Uuid::now_v7();
+        }
         table.refresh().await.map_err(refused)?;
         let checkpoint = match table.place(&self.batch).map_err(refused)? {
             Place::Next(checkpoint) => checkpoint,

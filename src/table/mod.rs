@@ -35,7 +35,7 @@ pub use spec::TableSpec;
 pub use upkeep::UpkeepSettings;
 pub use writer::{DataFiles, DataWriter, IntegerEncoding, WriterSettings};
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef as ArrowSchemaRef;
@@ -46,7 +46,7 @@ use uuid::Uuid;
 
 use self::manifests::Manifests;
 use crate::catalog::{HiveCatalog, Version, iceberg_table};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, PartitionId};
 use crate::error::{Error, Result};
 use crate::storage::CloseBarrier;
 
@@ -77,6 +77,8 @@ pub struct LakeTable {
     manifests: Option<(i64, Manifests)>,
     /// Snapshots that branches and tags refer to; our commits don't change them.
     pinned: Option<Arc<HashSet<i64>>>,
+    /// Where each partition began that this handle has seen in the table.
+    begun: BTreeMap<PartitionId, i64>,
 }
 
 impl LakeTable {
@@ -100,7 +102,10 @@ impl LakeTable {
 
     fn new(catalog: &HiveCatalog, ident: &TableIdent, version: Version) -> Self {
         let (catalog, ident) = (catalog.clone(), ident.clone());
-        Self { catalog, ident, version, upkeep: UpkeepSettings::default(), manifests: None, pinned: None }
+        let (upkeep, begun) = (UpkeepSettings::default(), BTreeMap::new());
+        let mut table = Self { catalog, ident, version, upkeep, manifests: None, pinned: None, begun };
+        table.remember();
+        table
     }
 
     /// With other bounds on the table's metadata.
@@ -123,6 +128,7 @@ impl LakeTable {
         }
         if version.location != self.version.location {
             (self.version, self.pinned) = (version, None);
+            self.remember();
         }
         Ok(())
     }
@@ -230,5 +236,13 @@ impl LakeTable {
     fn adopt(&mut self, version: Version, snapshot_id: i64, manifests: Manifests) {
         self.version = version;
         self.manifests = Some((snapshot_id, manifests));
+        self.remember();
+    }
+
+    /// Keeps in mind which partitions the table has begun, should its pointer go back to before that.
+    fn remember(&mut self) {
+        // A checkpoint that stops is told to whoever asks for it.
+        let known = self.checkpoint().ok().flatten().unwrap_or_default();
+        self.begun.extend(known.partitions.into_iter().map(|(partition, coverage)| (partition, coverage.range.start)));
     }
 }

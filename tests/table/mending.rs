@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use iceberg::TableUpdate;
 use iceberg::spec::{SnapshotReference, SnapshotRetention};
-use lakesmith::catalog::CommitOutcome;
+use lakesmith::catalog::{CommitOutcome, Rejection};
 use lakesmith::checkpoint::OffsetRange;
 use lakesmith::error::Kind;
 use lakesmith::metastore::EnvironmentContext;
@@ -17,6 +17,7 @@ use super::lake::{Lake, append, offsets, origin, prepare};
 super::on_both_lakes!(
     a_rollback_stops_until_a_person_decides,
     a_pointer_that_went_back_is_healed_by_reading_again,
+    a_partition_whose_beginning_is_gone_is_not_continued,
     lost_offsets_are_rebuilt_from_the_records,
     offsets_can_be_set,
 );
@@ -82,6 +83,27 @@ async fn a_pointer_that_went_back_is_healed_by_reading_again(lake: &Lake) {
     assert_eq!(next, Some(10));
     append(&mut table, 0, OffsetRange::new(10, 30)).await;
     assert_eq!(offsets(&table, None).await, (0..30).collect::<Vec<_>>());
+}
+
+/// As before, but the table that comes back doesn't know the partition at all, and an unknown partition may begin anywhere.
+async fn a_partition_whose_beginning_is_gone_is_not_continued(lake: &Lake) {
+    let mut table = lake.table("t", &[]).await;
+    append(&mut table, 0, OffsetRange::new(0, 10)).await;
+    let metastore = lake.catalog.metastore();
+    let stale = metastore.table(&lake.database, "t").await.unwrap().unwrap();
+    append(&mut table, 1, OffsetRange::new(100, 110)).await;
+    metastore.alter_table(&lake.database, "t", &stale, &EnvironmentContext::new().without_statistics()).await.unwrap();
+
+    match prepare(&mut table, Uuid::now_v7(), 1, OffsetRange::new(110, 120)).await {
+        Preparation::Ready(prepared) => match prepared.swap(&mut table).await {
+            CommitOutcome::Rejected(Rejection::Offsets(mismatch)) => assert_eq!(mismatch.table_next, 100),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(prepare(&mut table, Uuid::now_v7(), 1, OffsetRange::new(110, 120)).await, Preparation::Mismatch(_)));
+    append(&mut table, 1, OffsetRange::new(100, 120)).await;
+    assert_eq!(offsets(&table, None).await, (0..10).chain(100..120).collect::<Vec<_>>());
 }
 
 async fn lost_offsets_are_rebuilt_from_the_records(lake: &Lake) {

@@ -3,16 +3,15 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
-
 use super::super::contract::{Exception, Method};
 use super::super::error::{MetastoreError, MetastoreResult};
-use super::super::thrift::{Application, Channel, ChannelError, Limits, Message, MessageKind, Plain, Struct, Value};
+use super::super::thrift::{Application, ChannelError, Message, MessageKind, Struct, Value};
+use super::wire::{Dial, Line};
+use crate::clock::{self, Instant, timeout, timeout_at};
 
 /// A connection to one server. After an error of a call it is not used again.
 pub(super) struct Connection {
-    channel: Channel,
+    line: Line,
     server: String,
     sequence_id: i32,
     pub(super) used_at: Instant,
@@ -22,34 +21,31 @@ pub(super) struct Connection {
 pub(super) type Answer = MetastoreResult<Option<Value>>;
 
 impl Connection {
-    pub(super) async fn open(server: &str, within: Duration) -> io::Result<Self> {
-        let stream =
-            timeout(within, TcpStream::connect(server)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        stream.set_nodelay(true)?;
-        let channel = Channel::new(stream, Box::new(Plain), Limits::default());
-        Ok(Self { channel, server: server.to_owned(), sequence_id: 0, used_at: Instant::now() })
+    pub(super) async fn open(server: &str, within: Duration, dial: Option<&dyn Dial>) -> io::Result<Self> {
+        let line = timeout(within, Line::open(server, dial)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(Self { line, server: server.to_owned(), sequence_id: 0, used_at: clock::now() })
     }
 
     pub(super) fn is_usable(&self, idle_timeout: Duration) -> bool {
-        self.used_at.elapsed() < idle_timeout && self.channel.is_quiet()
+        clock::since(self.used_at) < idle_timeout && self.line.is_quiet()
     }
 
     /// Makes a call. An error here is about the connection, which must be dropped; what the server refused with is in the answer.
     pub(super) async fn call(&mut self, method: &'static Method, body: &Struct, deadline: Instant) -> MetastoreResult<Answer> {
-        let begun = Instant::now();
+        let begun = clock::now();
         self.sequence_id = self.sequence_id.wrapping_add(1);
         let call =
             Message { kind: MessageKind::Call, name: method.name.into(), sequence_id: self.sequence_id, body: body.clone() };
         let mut sent = 0;
         let exchange = async {
-            self.channel.send(&call, &mut sent).await?;
-            self.channel.receive().await
+            self.line.send(&call, &mut sent).await?;
+            self.line.receive().await
         };
         let outcome = timeout_at(deadline, exchange).await;
         let request_sent = sent > 0;
         let reply = match outcome {
             Err(_) => {
-                let after = begun.elapsed();
+                let after = clock::since(begun);
                 return Err(MetastoreError::Timeout { method: method.name, server: self.server.clone(), after, request_sent });
             }
             Ok(Ok(Some(reply))) => reply,
@@ -61,7 +57,7 @@ impl Connection {
             let reason = format!("{} {} is no reply to {} {}", reply.name, reply.sequence_id, call.name, call.sequence_id);
             return Err(MetastoreError::Protocol { method: method.name, server: self.server.clone(), reason });
         }
-        self.used_at = Instant::now();
+        self.used_at = clock::now();
         match reply.kind {
             MessageKind::Reply => Ok(answer(method, reply.body)),
             MessageKind::Exception => Ok(Err(application(method, &Application::from_struct(&reply.body)))),

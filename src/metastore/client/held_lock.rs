@@ -13,11 +13,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::agent::Agent;
 use super::{Metastore, MetastoreError, MetastoreResult};
+use crate::clock;
 use crate::error::{Context, Error, Result};
 use crate::metastore::types::{LockComponent, LockRequest, LockState, ShownLock};
 use crate::retry::{Backoff, RetrySettings, sleep};
@@ -70,7 +70,7 @@ impl HeldLock {
     }
 
     async fn wait(&self, database: &str, table: &str) -> Result<()> {
-        let begun = Instant::now();
+        let begun = clock::now();
         let patience = self.metastore.settings().lock_timeout;
         let mut pause = Duration::from_millis(20);
         let mut told = begun;
@@ -82,23 +82,23 @@ impl HeldLock {
                     looked_for_the_dead = true;
                     self.release_of_the_dead(database, table).await;
                 }
-                LockState::Waiting if begun.elapsed() < patience && told.elapsed() >= TELL_EVERY => {
-                    told = Instant::now();
+                LockState::Waiting if clock::since(begun) < patience && clock::since(told) >= TELL_EVERY => {
+                    told = clock::now();
                     let holder = self.holder(database, table).await;
                     warn!(
                         lock = self.what,
                         holder,
-                        waiting_s = begun.elapsed().as_secs(),
+                        waiting_s = clock::since(begun).as_secs(),
                         "waiting for a lock that another holds"
                     );
                 }
-                LockState::Waiting if begun.elapsed() < patience => {}
+                LockState::Waiting if clock::since(begun) < patience => {}
                 LockState::Waiting => return Err(self.explain(database, table, patience).await),
                 LockState::Abort | LockState::NotAcquired => {
                     return Err(Error::transient(format!("the metastore gave up lock {} on {}", self.id, self.what)));
                 }
             }
-            sleep(pause.min(patience.saturating_sub(begun.elapsed()))).await;
+            sleep(pause.min(patience.saturating_sub(clock::since(begun)))).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
     }

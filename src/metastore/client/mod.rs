@@ -9,6 +9,7 @@ mod connection;
 mod held_lock;
 mod pool;
 mod probe;
+mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,6 +26,8 @@ use pool::{Pool, Repeat};
 
 pub use held_lock::HeldLock;
 pub use probe::CompareAndSwap;
+#[doc(hidden)]
+pub use wire::{Dial, Wire};
 
 /// How long a process that ends waits for the answers to its last calls.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -72,7 +75,13 @@ impl std::fmt::Debug for Metastore {
 impl Metastore {
     /// Connects to one of the servers.
     pub async fn connect(settings: &MetastoreSettings) -> Result<Self> {
-        let pool = Pool::new(settings)?;
+        Self::connect_through(settings, None).await
+    }
+
+    /// As [`Self::connect`], over connections of the test's making.
+    #[doc(hidden)]
+    pub async fn connect_through(settings: &MetastoreSettings, dial: Option<Arc<dyn Dial>>) -> Result<Self> {
+        let pool = Pool::new(settings, dial)?;
         let metastore = Self { inner: Arc::new(Inner { pool, compare_and_swap: OnceCell::new(), farewells: Mutex::default() }) };
         metastore.server_version().await.with_context(|| format!("no metastore answers at {}", settings.uris.join(", ")))?;
         Ok(metastore)
@@ -88,7 +97,7 @@ impl Metastore {
     /// Waits until locks whose holders were dropped are given back, but not for ever: what isn't given back ends on the server.
     pub async fn finish(&self) {
         let farewells = std::mem::take(&mut *self.inner.farewells.lock().unwrap_or_else(PoisonError::into_inner));
-        let _ = tokio::time::timeout(FAREWELL, farewells.join_all()).await;
+        let _ = crate::clock::timeout(FAREWELL, farewells.join_all()).await;
     }
 
     pub fn settings(&self) -> &MetastoreSettings {

@@ -3,11 +3,10 @@
 //! *Invariants*: one call at a time on a connection. A write is never sent twice: once a byte of it has left, its outcome is the caller's to
 //! look up. A connection on which a call failed or was given up never carries another.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use rand::seq::SliceRandom;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::super::contract::{Method, SET_UGI};
@@ -15,6 +14,8 @@ use super::super::error::{MetastoreError, MetastoreResult};
 use super::super::settings::MetastoreSettings;
 use super::super::thrift::{Struct, Value};
 use super::connection::{Answer, Connection};
+use super::wire::Dial;
+use crate::clock::{self, Instant, timeout_at};
 use crate::error::{Error, Result};
 
 /// Whether a call may be made again after its connection failed.
@@ -30,12 +31,14 @@ pub(super) struct Pool {
     settings: MetastoreSettings,
     servers: Vec<String>,
     user: String,
+    /// None: over the network.
+    dial: Option<Arc<dyn Dial>>,
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
 }
 
 impl Pool {
-    pub(super) fn new(settings: &MetastoreSettings) -> Result<Self> {
+    pub(super) fn new(settings: &MetastoreSettings, dial: Option<Arc<dyn Dial>>) -> Result<Self> {
         let servers = settings.servers()?;
         if servers.is_empty() {
             return Err(
@@ -45,6 +48,7 @@ impl Pool {
         Ok(Self {
             servers,
             user: settings.user_name(),
+            dial,
             idle: Mutex::new(Vec::new()),
             permits: Semaphore::new(settings.connections_max.max(1)),
             settings: settings.clone(),
@@ -60,7 +64,7 @@ impl Pool {
     }
 
     pub(super) async fn call(&self, method: &'static Method, body: Struct, repeat: Repeat) -> Answer {
-        let deadline = Instant::now() + self.settings.call_timeout;
+        let deadline = clock::now() + self.settings.call_timeout;
         let no_turn = || MetastoreError::Timeout {
             method: method.name,
             server: "a connection of the pool".into(),
@@ -105,8 +109,8 @@ impl Pool {
         order.shuffle(&mut rand::rng());
         let mut failure = None;
         for server in order {
-            let within = self.settings.connect_timeout.min(deadline.saturating_duration_since(Instant::now()));
-            match Connection::open(server, within).await {
+            let within = self.settings.connect_timeout.min(deadline.saturating_duration_since(clock::now()));
+            match Connection::open(server, within, self.dial.as_deref()).await {
                 Ok(mut connection) => match self.introduce(&mut connection, deadline).await {
                     Ok(()) => return Ok(connection),
                     Err(error) => failure = Some(unsent(error, method)),

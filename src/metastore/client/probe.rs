@@ -2,12 +2,15 @@
 //!
 //! *What may leak*: a view `lakesmith_probe_…` in the database, if the process is killed during the probe. It holds nothing.
 
+use std::time::Duration;
+
 use tokio::join;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::{DeleteData, Metastore, MetastoreError, MetastoreResult};
 use crate::metastore::types::{EnvironmentContext, FieldSchema, HiveTable};
+use crate::retry::{Backoff, RetrySettings};
 
 /// What a server makes of `expected_parameter_key` and `expected_parameter_value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +26,10 @@ pub enum CompareAndSwap {
 const KEY: &str = "lakesmith_probe";
 const RACES: usize = 4;
 
+/// Probes that must agree before a server is called broken.
+const CONFIRMATIONS: RetrySettings =
+    RetrySettings { attempts: 2, initial_delay: Duration::from_millis(500), max_delay: Duration::from_millis(500) };
+
 /// The outcome of one swap, as far as the probe cares.
 #[derive(Debug)]
 enum Swap {
@@ -32,9 +39,28 @@ enum Swap {
 }
 
 impl Metastore {
-    /// What the server makes of expected values, tried once per client in a database that exists.
+    /// What the server makes of expected values, tried once per client (several times if it seems broken) in a database that exists.
     pub async fn compare_and_swap(&self, database: &str) -> MetastoreResult<CompareAndSwap> {
-        self.inner.compare_and_swap.get_or_try_init(|| self.probe_compare_and_swap(database)).await.cloned()
+        self.inner.compare_and_swap.get_or_try_init(|| self.prove(database)).await.cloned()
+    }
+
+    /// A server that fails for a moment, or repeats a call by itself, looks broken as well: only what is found each time is believed.
+    async fn prove(&self, database: &str) -> MetastoreResult<CompareAndSwap> {
+        let mut backoff = Backoff::new(&CONFIRMATIONS);
+        loop {
+            match self.probe_compare_and_swap(database).await? {
+                CompareAndSwap::Broken { reason } if backoff.wait().await => {
+                    debug!(reason, "compare-and-swap seems broken, trying it again");
+                }
+                verdict => return Ok(verdict),
+            }
+        }
+    }
+
+    /// Takes for proven what a test knows of its server.
+    #[doc(hidden)]
+    pub fn assume(&self, known: CompareAndSwap) {
+        let _ = self.inner.compare_and_swap.set(known);
     }
 
     /// Tries it: a right value, a wrong one, and two connections racing, on a view that is dropped afterwards (a view needs no directory).

@@ -41,6 +41,12 @@ pub struct DataFiles {
 }
 
 impl DataFiles {
+    /// Files that were written by other means than a [`DataWriter`].
+    #[doc(hidden)]
+    pub fn of(files: Vec<DataFile>, spec_id: i32) -> Self {
+        Self { files, spec_id }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
