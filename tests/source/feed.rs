@@ -26,6 +26,7 @@ async fn csv_rows_arrive_as_messages_and_bad_rows_are_reported_with_their_line()
         let (_dir, input) = csv_file("OrderID,Quantity,Tax,Note\nA,1,0.50,\"say \"\"hi\"\"\"\nB,x,1,\nC,3,1e2,x\nD,4\n");
         let mut options = ProduceOptions::new(settings(), &topic, input);
         options.key_column = Some("OrderID".to_owned());
+        options.numeric_columns = vec!["Quantity".to_owned(), "Tax".to_owned()];
         options.timestamps =
             Some(Timestamps { start: DateTime::from_timestamp(1_000, 0).unwrap(), step: Duration::from_secs(60) });
         let bad = Arc::new(Mutex::new(Vec::new()));

@@ -110,8 +110,8 @@ fn the_preset_types_derives_and_expects() {
         ("Quarter", "3"),
         ("DayOfWeek", "1"),
         ("Revenue", "809.40"),
-        ("DiscountAmount", "121.410000"),
-        ("NetRevenue", "687.990000"),
+        ("DiscountAmount", "121.4100"),
+        ("NetRevenue", "687.9900"),
         ("processing_timestamp", "2023-11-14T22:13:20"),
     ] {
         assert_eq!(shown(name, 0), value, "{name}");

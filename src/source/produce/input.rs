@@ -215,6 +215,7 @@ mod tests {
     #[test]
     fn csv_rows_carry_their_key_and_bad_rows_their_line() {
         let (_dir, options) = options("a.csv", b"id,Tax\n1,0.50\n2,free\n3,1\n", "id");
+        let options = ProduceOptions { numeric_columns: vec!["Tax".to_owned()], ..options };
         let bad = Next::BadRow { line: 3, reason: "column Tax holds `free`, which is not a number".to_owned() };
         assert_eq!(
             all(&options),
