@@ -195,7 +195,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="lakesmith-kills-") as name, contextlib.ExitStack() as cleanup:
         lake = Lake(os.environ["LAKESMITH_BIN"], Path(name))
         # More than will be needed: the producer is stopped when the kills are done.
-        rows = int(RATE * (arguments.kills * 3 + (150 if arguments.servers else 0) + 30))
+        rows = int(RATE * (arguments.kills * 2 + (90 if arguments.servers else 0) + 20))
         lake.run("generate", "--rows", str(rows), "--format", "jsonl", "--bad-share", "0.005", "--output", "sales.jsonl")
         lake.run("topic", "create", lake.name, "--partitions", "3")
         producer = lake.start("producer.log", "produce", "sales.jsonl", "--topic", lake.name, "--rate", str(RATE))
