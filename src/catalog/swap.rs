@@ -10,13 +10,14 @@
 //! |---|---|
 //! | the new file | was applied |
 //! | a file that was built on the new file | was applied, others went on from there |
+//! | a file whose log no longer reaches back to the old one | unknown: it may have been applied and forgotten |
 //! | another file | fenced: was not applied and cannot be any more, as it expects a value that has gone; else the last row |
 //! | the old file, and the error certainly means "not applied" | was not applied |
 //! | the old file, any other error | unknown: the request may still be under way |
 //! | another file, not fenced, any other error | was not applied, but may still be under way and undo others' commits |
 //!
-//! *Fenced* is a write that carries an expected value which the server looks at. The fourth row needs a pointer that never returns to a
-//! value it has left. Names of metadata files are never used twice, so only a person who sets an old one again could break it; the
+//! *Fenced* is a write that carries an expected value which the server looks at. That it cannot be applied any more needs a pointer that
+//! never returns to a value it has left. Names of metadata files are never used twice, so only a person who sets an old one again could break it; the
 //! batch's offsets, which every attempt checks, then still keep it from being doubled.
 //!
 //! Nothing can stop an unfenced write that arrives after its lock was given back (a server that was paused between reading the request
@@ -142,6 +143,8 @@ impl HiveCatalog {
         let conflict = error.is_modified_conflict();
         match self.standing(ident, from, to).await {
             Ok(Standing::Current | Standing::Below) => SwapOutcome::Committed,
+            // A conflict too can be one with itself.
+            Ok(Standing::Elsewhere(found)) if !remembers(&found, from) => SwapOutcome::Unknown(error.into()),
             Ok(Standing::Elsewhere(found))
                 if found.location != from.location && (way.is_fenced() || error.certainly_not_applied()) =>
             {
@@ -180,6 +183,12 @@ impl HiveCatalog {
         });
         Ok(if logged || kept { Standing::Below } else { Standing::Elsewhere(current) })
     }
+}
+
+/// Whether a version's log still reaches back to an earlier one: then it also names what followed that one.
+fn remembers(version: &Version, earlier: &Version) -> bool {
+    let mut log = version.metadata.metadata_log().iter();
+    version.location == earlier.location || log.any(|entry| entry.metadata_file == earlier.location)
 }
 
 fn refused(error: impl Into<Error>) -> SwapOutcome {

@@ -65,7 +65,7 @@ impl Weather for Scripted {
         let fate = match method {
             _ if seen.calm => Fate::Arrives,
             "alter_table_with_environment_context" if !std::mem::replace(&mut seen.swapped, true) => {
-                seen.met = true;
+                seen.met = self.file.is_none();
                 self.swap
             }
             "get_table_req" if seen.swapped => {
@@ -140,6 +140,35 @@ fn whatever_becomes_of_a_swap_the_next_start_is_exact() {
 #[test]
 fn whatever_becomes_of_a_file_the_next_start_is_exact() {
     in_every_way([Protection::Expected, Protection::Lock], every_file);
+}
+
+/// Window: a commit lands, its reply is lost, and before its sender looks, others commit until neither its snapshot nor its metadata file
+/// is remembered. It cannot be found then, and yet its files are the table's.
+#[test]
+fn a_commit_that_nobody_remembers_keeps_its_files() {
+    on_a_large_stack(|| {
+        for protection in [Protection::Expected, Protection::LockAndExpected] {
+            let played = simulated(1, async || {
+                let plan = world(protection).plan.clone();
+                let world = Arc::new(World::new(Plan { ends: BTreeMap::from([(0, 12)]), snapshots_max: 1, ..plan }));
+                let weather = Scripted::swap(Fate::ReplySilent, LookUp::Works);
+                let (process, other) = (world.process(weather.clone()), world.process(Scripted::calm()));
+                let others = async {
+                    while !weather.met() {
+                        clock::sleep(Duration::from_millis(1)).await;
+                    }
+                    process.stop();
+                    // Under the lock, after the server has dropped it.
+                    clock::sleep(Duration::from_secs(1)).await;
+                    work(&world, &other).await;
+                    process.go_on();
+                };
+                tokio::join!(work(&world, &process), others);
+                ends_well(&world, &weather).await
+            });
+            played.unwrap_or_else(|found| panic!("{protection:?}: {found}"));
+        }
+    });
 }
 
 fn every_swap(protection: Protection) -> u64 {
