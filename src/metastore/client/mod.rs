@@ -14,6 +14,7 @@ mod wire;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
@@ -109,13 +110,18 @@ impl Metastore {
         self.inner.pool.user()
     }
 
+    /// On the heap: calls are awaited in so many places that their state would make every caller's large.
+    fn call(&self, method: &'static Method, body: Struct, repeat: Repeat) -> BoxFuture<'_, MetastoreResult<Option<Value>>> {
+        Box::pin(self.inner.pool.call(method, body, repeat))
+    }
+
     async fn read<const N: usize>(&self, method: &'static Method, arguments: [Value; N]) -> MetastoreResult<Answered> {
-        let value = self.inner.pool.call(method, method.call(arguments), Repeat::Safe).await?;
+        let value = self.call(method, method.call(arguments), Repeat::Safe).await?;
         Ok(Answered { method, value })
     }
 
     async fn write<const N: usize>(&self, method: &'static Method, arguments: [Value; N]) -> MetastoreResult<Answered> {
-        let value = self.inner.pool.call(method, method.call(arguments), Repeat::OnlyUnsent).await?;
+        let value = self.call(method, method.call(arguments), Repeat::OnlyUnsent).await?;
         Ok(Answered { method, value })
     }
 }
