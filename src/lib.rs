@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod pipeline;
 pub mod verify;
 pub mod query;

@@ -2,9 +2,11 @@
 
 mod cli;
 mod end_to_end;
+mod gate;
 mod gold;
 mod layering;
 mod metastore;
+mod servers;
 mod simulation;
 mod source;
 mod storage;

@@ -8,7 +8,7 @@ use iceberg::spec::{Snapshot, TableMetadata};
 use super::Version;
 use super::hive_type::hive_columns;
 use crate::error::{Error, Result};
-use crate::metastore::HiveTable;
+use crate::metastore::{FieldSchema, HiveTable};
 
 pub(super) const METADATA_LOCATION: &str = "metadata_location";
 const PREVIOUS_METADATA_LOCATION: &str = "previous_metadata_location";
@@ -26,6 +26,11 @@ const STORAGE_HANDLER: &str = "org.apache.iceberg.mr.hive.HiveIcebergStorageHand
 const SERDE: &str = "org.apache.iceberg.mr.hive.HiveIcebergSerDe";
 const INPUT_FORMAT: &str = "org.apache.iceberg.mr.hive.HiveIcebergInputFormat";
 const OUTPUT_FORMAT: &str = "org.apache.iceberg.mr.hive.HiveIcebergOutputFormat";
+
+/// The classes of an entry that Hive is not meant to read: something must stand there, and this is what Java's writers put.
+const NO_HIVE_SERDE: &str = "org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe";
+const NO_HIVE_INPUT_FORMAT: &str = "org.apache.hadoop.mapred.FileInputFormat";
+const NO_HIVE_OUTPUT_FORMAT: &str = "org.apache.hadoop.mapred.FileOutputFormat";
 
 /// What a metastore's database keeps of one parameter at least (the width of PARAM_VALUE on the narrowest schema); Java's limit too.
 const PARAMETER_BYTES_MAX: usize = 32_672;
@@ -120,7 +125,21 @@ fn describe_storage(entry: &mut HiveTable, metadata: &TableMetadata) {
     if metadata.properties().get(HIVE_ENABLED).is_some_and(|enabled| enabled == "true") {
         entry.set_parameter("storage_handler", STORAGE_HANDLER);
         entry.set_formats(INPUT_FORMAT, OUTPUT_FORMAT, SERDE);
+    } else if entry.serde_library().is_none() {
+        entry.set_formats(NO_HIVE_INPUT_FORMAT, NO_HIVE_OUTPUT_FORMAT, NO_HIVE_SERDE);
     }
+}
+
+/// Leaves out the columns from the first one on whose type is not that of the column that stood in its place.
+///
+/// Servers compare types by position and refuse what isn't compatible, as after a column was moved or put first: 2.3 and 3.1 in every
+/// entry, 4.x in those without Iceberg's SerDe. They compare no further than the shorter list is long, so the entry says less for one
+/// commit, and the next one completes it. Nobody reads an Iceberg table by these columns but Hive 4, whose metastore exempts its entries.
+pub(super) fn leave_out_changed_columns(entry: &mut HiveTable, before: &[FieldSchema]) {
+    let mut columns = entry.columns();
+    let kept = columns.iter().zip(before).take_while(|(new, old)| new.hive_type.eq_ignore_ascii_case(&old.hive_type)).count();
+    columns.truncate(kept);
+    entry.set_columns(&columns);
 }
 
 fn parameter_name(property: &str) -> &str {
@@ -259,6 +278,16 @@ mod tests {
         assert_eq!(entry.parameter("dropped"), None);
         assert_eq!(entry.parameter("long"), None);
         assert_eq!(entry.parameter("previous_metadata_location"), Some("old"));
+    }
+
+    #[test]
+    fn columns_are_left_out_from_the_first_that_changed() {
+        let column = |name: &str, kind: &str| FieldSchema::new(name, kind);
+        let before = [column("a", "int"), column("b", "string"), column("c", "date")];
+        let mut entry = HiveTable::new("db", "t");
+        entry.set_columns(&[column("renamed", "INT"), column("c", "date"), column("b", "string"), column("d", "int")]);
+        leave_out_changed_columns(&mut entry, &before);
+        assert_eq!(entry.columns(), [column("renamed", "INT")]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use iceberg::{
 
 use super::{CommitOutcome, HiveCatalog, Rejection, entry};
 use crate::error::{Error, Kind};
-use crate::metastore::{Cascade, DeleteData, HiveDatabase};
+use crate::metastore::{Cascade, DeleteData, HiveDatabase, MetastoreError};
 use crate::storage::StorageError;
 
 #[async_trait]
@@ -31,6 +31,9 @@ impl Catalog for HiveCatalog {
         properties: HashMap<String, String>,
     ) -> IcebergResult<Namespace> {
         let name = database_name(namespace)?;
+        if self.namespace_exists(namespace).await? {
+            return Err(IcebergError::new(ErrorKind::NamespaceAlreadyExists, format!("database {namespace} exists already")));
+        }
         self.create_database(name, &properties).await.map_err(foreign)?;
         self.get_namespace(namespace).await
     }
@@ -51,6 +54,7 @@ impl Catalog for HiveCatalog {
     }
 
     async fn drop_namespace(&self, namespace: &NamespaceIdent) -> IcebergResult<()> {
+        self.database_or_error(namespace).await?;
         self.metastore().drop_database(database_name(namespace)?, DeleteData::No, Cascade::No).await.map_err(foreign)
     }
 
@@ -86,6 +90,13 @@ impl Catalog for HiveCatalog {
     }
 
     async fn rename_table(&self, source: &TableIdent, target: &TableIdent) -> IcebergResult<()> {
+        if self.entry(source).await.map_err(foreign)?.is_none() {
+            return Err(missing(source));
+        }
+        // Servers call it an invalid operation.
+        if self.entry(target).await.map_err(foreign)?.is_some() {
+            return Err(IcebergError::new(ErrorKind::TableAlreadyExists, format!("there is a table {target} already")));
+        }
         self.rename(source, target).await.map_err(foreign)
     }
 
@@ -115,14 +126,17 @@ impl Catalog for HiveCatalog {
 
 impl HiveCatalog {
     async fn load_or_error(&self, ident: &TableIdent) -> IcebergResult<Table> {
-        let missing = || IcebergError::new(ErrorKind::TableNotFound, format!("table {ident} does not exist"));
-        self.load(ident).await.map_err(foreign)?.ok_or_else(missing)?.table().map_err(foreign)
+        self.load(ident).await.map_err(foreign)?.ok_or_else(|| missing(ident))?.table().map_err(foreign)
     }
 
     async fn database_or_error(&self, namespace: &NamespaceIdent) -> IcebergResult<HiveDatabase> {
         let missing = || IcebergError::new(ErrorKind::NamespaceNotFound, format!("database {namespace} does not exist"));
         self.metastore().database(database_name(namespace)?).await.map_err(foreign)?.ok_or_else(missing)
     }
+}
+
+fn missing(table: &TableIdent) -> IcebergError {
+    IcebergError::new(ErrorKind::TableNotFound, format!("table {table} does not exist"))
 }
 
 /// The database of a one-level namespace.
@@ -140,12 +154,25 @@ fn names(ident: &TableIdent) -> IcebergResult<(&str, &str)> {
 /// An error of ours as one of the iceberg crate's, which knows whether an operation may be repeated.
 fn foreign(error: impl Into<Error>) -> IcebergError {
     let error = error.into();
-    let kind = match error.kind() {
-        Kind::Config | Kind::Stop => ErrorKind::PreconditionFailed,
-        Kind::Transient | Kind::Failed => ErrorKind::Unexpected,
+    let kind = match (said_by_the_metastore(&error), error.kind()) {
+        (Some(MetastoreError::AlreadyExists { .. }), _) => ErrorKind::TableAlreadyExists,
+        (Some(MetastoreError::NoSuchObject { .. }), _) => ErrorKind::TableNotFound,
+        (_, Kind::Config | Kind::Stop) => ErrorKind::PreconditionFailed,
+        (_, Kind::Transient | Kind::Failed) => ErrorKind::Unexpected,
     };
     // A transaction repeats whatever is retryable; only conflicts of ours are.
     IcebergError::new(kind, error.to_string()).with_source(error)
+}
+
+fn said_by_the_metastore(error: &Error) -> Option<&MetastoreError> {
+    let mut source = StdError::source(error);
+    while let Some(cause) = source {
+        if let Some(said) = cause.downcast_ref::<MetastoreError>() {
+            return Some(said);
+        }
+        source = cause.source();
+    }
+    None
 }
 
 impl From<iceberg::Error> for Error {

@@ -20,6 +20,7 @@ mod entry;
 mod hive_type;
 mod iceberg_trait;
 mod lakehouse;
+mod names;
 mod outcome;
 mod protocol;
 mod swap;
@@ -40,7 +41,6 @@ use iceberg::spec::{TableMetadata, TableMetadataBuilder, TableMetadataRef};
 use iceberg::table::Table;
 use iceberg::{MetadataLocation, NamespaceIdent, Runtime, TableCreation, TableIdent};
 use serde::{Deserialize, Serialize};
-use tracing::{debug, info};
 
 use crate::error::{Context, Error, Result};
 use crate::metastore::{CompareAndSwap, HiveDatabase, HiveTable, Metastore, MetastoreError};
@@ -178,51 +178,6 @@ impl HiveCatalog {
         self.write_version(&version).await?;
         let entry = entry::new_entry(ident, self.metastore().user(), &version, comment);
         self.enter(ident, entry, version).await
-    }
-
-    /// Puts an existing metadata file under a name. Nothing is written.
-    pub(crate) async fn register(&self, ident: &TableIdent, metadata_location: String) -> Result<Loaded> {
-        self.ensure_database(ident.namespace()).await?;
-        let version = self.read_version(metadata_location).await?;
-        let entry = entry::new_entry(ident, self.metastore().user(), &version, None);
-        self.enter(ident, entry, version).await
-    }
-
-    /// Creates the entry. An answer that doesn't tell is looked up: the entry is ours if it points to our metadata file.
-    async fn enter(&self, ident: &TableIdent, entry: HiveTable, version: Version) -> Result<Loaded> {
-        if let Err(error) = self.metastore().create_table(&entry).await {
-            let found = self.entry(ident).await.context(format!("failed to create table {ident}"))?;
-            let found = found.as_ref().and_then(|entry| entry.parameter(entry::METADATA_LOCATION));
-            if found != Some(version.location.as_str()) {
-                return Err(Error::from(error).context(format!("failed to create table {ident}")));
-            }
-            debug!(table = %ident, %error, "a create without an answer was found");
-        }
-        info!(table = %ident, location = version.metadata.location(), "table created");
-        // Read again: the server adds fields and parameters of its own.
-        let entry = self.entry(ident).await?.unwrap_or(entry);
-        Ok(Loaded { ident: ident.clone(), version, entry, file_io: self.file_io().clone() })
-    }
-
-    /// Gives a table another name in the metastore; its files stay where they are.
-    pub(crate) async fn rename(&self, source: &TableIdent, target: &TableIdent) -> Result<()> {
-        let Some(mut entry) = self.entry(source).await? else {
-            return Err(Error::failed(format!("table {source} does not exist")));
-        };
-        let location = entry::metadata_location(source, &entry)?;
-        // A commit that comes in between must not be lost.
-        let version = self.read_version(location).await?;
-        let way = self.way(source, &version).await?;
-        let lock = self.lock_for(source, way).await?;
-        if lock.is_some() {
-            entry = self.entry(source).await?.unwrap_or(entry);
-        }
-        entry.set_name(&target.namespace.to_url_string(), target.name());
-        let renamed = self.alter(source, &entry, &version, way).await;
-        if let Some(lock) = lock {
-            lock.release().await?;
-        }
-        renamed.with_context(|| format!("failed to rename table {source} to {target}"))
     }
 
     /// The Iceberg tables of a database, by name.

@@ -106,8 +106,15 @@ impl HiveCatalog {
             Ok(_) => {}
             Err(error) => return refused(error),
         }
+        let columns = entry.columns();
         entry::describe(&mut entry, Some(from), to);
-        match self.alter(ident, &entry, from, way).await {
+        let mut altered = self.alter(ident, &entry, from, way).await;
+        if altered.as_ref().is_err_and(MetastoreError::is_of_column_types) {
+            debug!(table = %ident, "the metastore refuses the changed columns, which the next commit completes");
+            entry::leave_out_changed_columns(&mut entry, &columns);
+            altered = self.alter(ident, &entry, from, way).await;
+        }
+        match altered {
             Ok(()) => SwapOutcome::Committed,
             Err(error) if self.protocol().looks_up => self.look_up_swap(ident, from, to, way, error).await,
             Err(_) => SwapOutcome::Rejected(Rejection::Moved { found: Some(from.location.clone()) }),

@@ -45,6 +45,16 @@ impl Way {
 }
 
 impl HiveCatalog {
+    /// What protects commits to a table that exists, for a person; an error if nothing does.
+    pub async fn protection(&self, ident: &TableIdent) -> Result<&'static str> {
+        let loaded = self.load(ident).await?.ok_or_else(|| Error::stop(format!("table {ident} was dropped")))?;
+        Ok(match self.way(ident, &loaded.version).await? {
+            Way::Expected => "the expected value",
+            Way::Locked(ExpectedValue::Sent) => "the lock and the expected value",
+            Way::Locked(ExpectedValue::NotSent) => "the lock",
+        })
+    }
+
     /// The way in which this version of a table is replaced.
     pub(super) async fn way(&self, ident: &TableIdent, version: &Version) -> Result<Way> {
         let lock = version.metadata.properties().get(LOCK_ENABLED).is_none_or(|enabled| enabled.trim() != "false");

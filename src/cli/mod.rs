@@ -1,9 +1,10 @@
 //! The command line: one file per command. Each parses and prints, and calls one function of the library.
 //!
-//! Exit codes: 0 done; 1 failed, `verify` found differences, or `wait` waited in vain; 2 the command line, the pipeline file or the environment is wrong.
+//! Exit codes: 0 done; 1 failed, `verify` found differences, `doctor` what stops a run, or `wait` waited in vain; 2 the command line, the pipeline file or the environment is wrong.
 
 mod config;
 mod demo;
+mod doctor;
 mod generate;
 mod global;
 mod init;
@@ -46,6 +47,7 @@ Examples:
   lakesmith demo                  try it: made-up sales, all layers in ./lakehouse, no server needed
   lakesmith init                  write a pipeline file to start from
   lakesmith config check          say what is wrong with it
+  lakesmith doctor                look at everything that a run depends on
   lakesmith run                   run the pipeline until it is stopped
   lakesmith query \"SHOW TABLES\"   look at what it wrote
   lakesmith verify                compare the layers with each other
@@ -65,6 +67,7 @@ enum Command {
     Run(run::Arguments),
     Init(init::Arguments),
     Config(config::Arguments),
+    Doctor(doctor::Arguments),
     Generate(generate::Arguments),
     Produce(produce::Arguments),
     Topic(topic::Arguments),
@@ -95,6 +98,7 @@ impl Cli {
             Command::Run(arguments) => run::run(global, arguments).await,
             Command::Init(arguments) => init::run(arguments),
             Command::Config(arguments) => config::run(global, arguments),
+            Command::Doctor(arguments) => doctor::run(global, arguments).await,
             Command::Generate(arguments) => generate::run(arguments).await,
             Command::Produce(arguments) => produce::run(global, arguments).await,
             Command::Topic(arguments) => topic::run(global, arguments).await,

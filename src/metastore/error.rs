@@ -10,6 +10,9 @@ use crate::error::Error;
 /// How a conflicting compare-and-swap begins. There are two texts and no error code (HIVE-26882).
 const MODIFIED: &str = "The table has been modified. The parameter value for key '";
 
+/// What a server says that compares columns by position (`metastore.disallow.incompatible.col.type.changes`); the same text since 2.3.
+const INCOMPATIBLE: &str = "types incompatible with the existing columns in their respective positions";
+
 /// A failed call. What the server said is kept word for word.
 #[derive(Debug, thiserror::Error)]
 pub enum MetastoreError {
@@ -67,6 +70,11 @@ impl MetastoreError {
     /// Whether a compare-and-swap was refused because the parameter had another value. No other error means that.
     pub fn is_modified_conflict(&self) -> bool {
         matches!(self, Self::Meta { message, .. } if message.starts_with(MODIFIED))
+    }
+
+    /// Whether the entry was refused because its columns' types are not those of the old one, position by position.
+    pub fn is_of_column_types(&self) -> bool {
+        matches!(self, Self::InvalidOperation { message, .. } if message.contains(INCOMPATIBLE))
     }
 
     /// Whether the call certainly changed nothing. Where this is false, look at the state before doing anything about it.

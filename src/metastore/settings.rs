@@ -10,9 +10,10 @@ use crate::error::{Context, Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetastoreSettings {
-    /// Addresses as `thrift://host:port`, any of which serves (default none: lakesmith starts its own metastore under the warehouse).
+    /// Addresses as `thrift://host:port` of servers on one database: connections are spread over them at random, and go on with another
+    /// when one fails (default none: lakesmith starts its own metastore under the warehouse).
     pub uris: Vec<String>,
-    /// How long a connection may take to come about (default 5s).
+    /// How long a connection may take to come about, the server's first answer included where there is another server (default 5s).
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
     /// How long one call may take; afterwards its outcome is looked up (default 60s).

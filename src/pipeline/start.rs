@@ -75,6 +75,7 @@ pub(super) async fn open<'a>(
 
     let Tables { bronze, silver, rejected } = create_missing(catalog, existing, &specs).await?;
     Window::TablesCreated.pass();
+    tell_meanwhile(catalog, &definition.tables.database);
     tally.layer("bronze", &bronze.ident().to_string());
     let parts = SilverParts {
         catalog: catalog.clone(),
@@ -149,6 +150,12 @@ async fn create_missing(
     let (bronze, silver, rejected) =
         tokio::try_join!(create(bronze, &specs.bronze), create(silver, &specs.silver), create(rejected, &specs.rejected),)?;
     Ok(Tables { bronze, silver, rejected })
+}
+
+/// Lets the log say once what the metastore can do; nobody waits for it.
+fn tell_meanwhile(catalog: &HiveCatalog, database: &str) {
+    let (metastore, database) = (catalog.metastore().clone(), database.to_owned());
+    tokio::spawn(async move { metastore.tell(&database).await });
 }
 
 /// Lets the metastore be probed while the source is opened; the first commit needs to know. Where the database is missing, or the probe

@@ -1,7 +1,9 @@
 //! The program as people run it: what it prints, where, and with which exit code.
 
 mod demo;
+mod doctor;
 mod locks;
+mod metastore;
 mod offsets;
 mod run;
 

@@ -22,7 +22,7 @@ fn env(name: &str) -> String {
 }
 
 /// A topic with sales in three partitions, and tables on HDFS in a database of their own.
-fn cluster(rows: u32, bad_share: &str, more_settings: &[&str]) -> (String, Lake) {
+pub(super) fn cluster(rows: u32, bad_share: &str, more_settings: &[&str]) -> (String, Lake) {
     let name = format!("e2e_{}", uuid::Uuid::new_v4().simple());
     let warehouse = format!("{}/{name}", env("HDFS_URL"));
     let mut settings = vec![

@@ -32,8 +32,8 @@ sys.path.insert(0, str(TESTS / "reference"))
 
 from expected import SUMMED, expected, line_messages  # noqa: E402
 
-# In the order in which they are killed. The NameNode takes longest.
-SERVERS = ("metastore", "kafka", "datanode", "namenode")
+# In the order in which they are killed. The NameNode takes longest. The second metastore is another one on the same database.
+SERVERS = ("metastore", "kafka", "datanode", "namenode", *(["metastore-second"] if "HIVE_METASTORE_URIS_SECOND" in os.environ else []))
 # Rows that the producer sends each second.
 RATE = 400
 # How long a server is stopped by SIGSTOP, or stays dead, in seconds.
@@ -51,7 +51,7 @@ class Lake:
             f"storage.warehouse={os.environ['HDFS_URL']}/{self.name}",
             f"source.topic={self.name}",
             f"source.kafka.brokers={os.environ['KAFKA_BROKER']}",
-            f"metastore.uris=[\"{os.environ['HIVE_METASTORE_URIS']}\"]",
+            f"metastore.uris={json.dumps(metastores())}",
             "pipeline.commit_interval=300ms",
             # A stopped server must not outlast the test's patience.
             "metastore.call_timeout=10s",
@@ -72,6 +72,12 @@ class Lake:
     def start(self, log: str, *arguments: str) -> subprocess.Popen:
         with open(self.directory / log, "ab") as file:
             return subprocess.Popen(self.command(*arguments), cwd=self.directory, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+
+
+def metastores() -> list[str]:
+    """The main one, and the second one if the stack has it."""
+    names = ("HIVE_METASTORE_URIS", "HIVE_METASTORE_URIS_SECOND")
+    return [os.environ[name] for name in names if name in os.environ]
 
 
 def stack(*arguments: str) -> str:

@@ -5,9 +5,9 @@ use lakesmith::gold::{CatchUp, GoldMaintainer, Update};
 use lakesmith::metastore::{DeleteData, EnvironmentContext, LockComponent, LockRequest};
 use uuid::Uuid;
 
-use super::{DAY, MINUTE, NOON, Place, Silver, clock, on_both};
+use super::{DAY, MINUTE, NOON, Place, Silver, clock, on_every_metastore};
 
-on_both!(
+on_every_metastore!(
     a_second_maintainer_is_kept_out,
     the_lock_of_a_dead_process_is_not_waited_for,
     a_foreign_change_is_put_right,

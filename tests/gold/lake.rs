@@ -13,9 +13,9 @@ use lakesmith::storage::CloseBarrier;
 use lakesmith::table::{Append, LakeTable, Origin, Preparation, TableSpec, WriterSettings};
 use uuid::Uuid;
 
-use super::{DAY, MINUTE, NOON, Place, Silver, clock, on_both};
+use super::{DAY, MINUTE, NOON, Place, Silver, clock, on_every_metastore};
 
-on_both!(gold_follows_an_iceberg_table);
+on_every_metastore!(gold_follows_an_iceberg_table);
 
 async fn silver_table(place: &Place) -> LakeTable {
     let catalog = HiveCatalog::new(place.metastore.clone(), place.storages.clone(), CatalogSettings::default());

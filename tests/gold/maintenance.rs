@@ -3,9 +3,9 @@
 use lakesmith::gold::{CatchUp, Update};
 use lakesmith::metastore::HiveTable;
 
-use super::{DAY, MINUTE, NOON, Place, Silver, clock, on_both};
+use super::{DAY, MINUTE, NOON, Place, Silver, clock, on_every_metastore};
 
-on_both!(
+on_every_metastore!(
     a_table_is_made_and_follows_silver,
     a_late_row_changes_its_window,
     a_restart_goes_on_from_the_floor,

@@ -1,5 +1,5 @@
-//! Gold against metastores and file systems: the embedded metastore with local files, and the real ones of the environment
-//! (`HIVE_METASTORE_URIS`, `HDFS_URL`, `HADOOP_CONF_DIR`). What gold's table holds is compared with DataFusion's `GROUP BY` over silver.
+//! Gold against metastores and file systems: the embedded metastore with local files, and real ones of every version with HDFS.
+//! What gold's table holds is compared with DataFusion's `GROUP BY` over silver.
 
 mod faults;
 mod lake;
@@ -29,6 +29,8 @@ use lakesmith::record::INSTANT;
 use lakesmith::storage::{StorageSettings, Storages};
 use uuid::Uuid;
 
+use crate::servers::{metastore_uri, variable};
+
 const MINUTE: i64 = 60_000_000;
 /// 2024-07-01 12:00 UTC.
 const NOON: i64 = 1_719_835_200_000_000;
@@ -51,17 +53,13 @@ impl Place {
         Self::new(uri, storage, Some((server, directory))).await
     }
 
-    async fn stack() -> Self {
+    async fn of_version(version: &str) -> Self {
         let storage = StorageSettings {
-            warehouse: format!(
-                "{}/lakesmith-tests/gold-{}",
-                environment("HDFS_URL").trim_end_matches('/'),
-                Uuid::new_v4().simple()
-            ),
-            hadoop_conf_dir: Some(PathBuf::from(environment("HADOOP_CONF_DIR"))),
+            warehouse: format!("{}/lakesmith-tests/gold-{}", variable("HDFS_URL").trim_end_matches('/'), Uuid::new_v4().simple()),
+            hadoop_conf_dir: Some(PathBuf::from(variable("HADOOP_CONF_DIR"))),
             ..StorageSettings::default()
         };
-        Self::new(environment("HIVE_METASTORE_URIS"), storage, None).await
+        Self::new(metastore_uri(version), storage, None).await
     }
 
     async fn new(uri: String, storage: StorageSettings, embedded: Option<(EmbeddedMetastore, tempfile::TempDir)>) -> Self {
@@ -152,10 +150,6 @@ impl Place {
             }
         }
     }
-}
-
-fn environment(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: start the servers with `tests/stack/stack up`"))
 }
 
 fn session() -> SessionContext {
@@ -281,22 +275,31 @@ impl SilverRows for Silver {
     }
 }
 
-/// Runs a test on the embedded metastore with local files, and on the real servers.
-macro_rules! on_both {
-    ($($name:ident),+ $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $name() {
-                super::$name(crate::gold::Place::embedded().await).await;
-            })+
-        }
+/// Runs tests on a place that an expression makes, in a module of its own.
+macro_rules! on {
+    ($module:ident, $place:expr, $($name:ident),+ $(,)?) => {
+        mod $module {
+            use crate::gold::Place;
 
-        mod stack {
             $(#[tokio::test]
             async fn $name() {
-                super::$name(crate::gold::Place::stack().await).await;
+                super::$name($place).await;
             })+
         }
     };
 }
-use on_both;
+use on;
+
+/// Runs tests on the embedded metastore with local files, and on real metastores of every version with HDFS.
+macro_rules! on_every_metastore {
+    ($($name:ident),+ $(,)?) => {
+        $crate::gold::on!(embedded, Place::embedded().await, $($name),+);
+        $crate::gold::on!(hms_4_0_1, Place::of_version("4.0.1").await, $($name),+);
+        $crate::gold::on!(hms_3_1_3, Place::of_version("3.1.3").await, $($name),+);
+        $crate::gold::on!(hms_2_3_10, Place::of_version("2.3.10").await, $($name),+);
+        $crate::gold::on!(hms_2_3_9, Place::of_version("2.3.9").await, $($name),+);
+        $crate::gold::on!(hms_4_1_0, Place::of_version("4.1.0").await, $($name),+);
+        $crate::gold::on!(hms_4_2_1, Place::of_version("4.2.1").await, $($name),+);
+    };
+}
+use on_every_metastore;

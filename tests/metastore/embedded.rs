@@ -3,8 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use lakesmith::metastore::embedded::{EmbeddedMetastore, serve};
-use lakesmith::metastore::thrift::Value;
-use lakesmith::metastore::{EnvironmentContext, HeldLock, HivePartition, HiveTable, IfNotExists, Metastore, MetastoreSettings};
+use lakesmith::metastore::thrift::{Application, Channel, Limits, Message, MessageKind, Plain, Struct, Value};
+use lakesmith::metastore::{
+    CompareAndSwap, EnvironmentContext, Generation, HeldLock, HivePartition, HiveTable, IfNotExists, Metastore, MetastoreSettings,
+};
 use tempfile::TempDir;
 
 use super::behaviour::{self, Place};
@@ -30,17 +32,15 @@ macro_rules! embedded {
     };
 }
 
-embedded!(
-    databases,
-    tables,
-    views,
-    compare_and_swap,
-    race(uri),
-    partitions,
-    partition_statistics,
-    locks(uri),
-    settings_and_version,
-);
+embedded!(databases, tables, views, compare_and_swap, race(uri), partitions, partition_statistics, locks(uri),);
+
+#[tokio::test]
+async fn abilities() {
+    let (server, _dir) = start().await;
+    let place = Place::new(Metastore::connect(&behaviour::settings(&server.uri())).await.unwrap()).await;
+    behaviour::abilities(&place, "4.0.1", Generation::Embedded, CompareAndSwap::Honoured).await;
+    place.end().await;
+}
 
 #[tokio::test]
 async fn fields_that_nobody_here_knows_survive() {
@@ -127,4 +127,21 @@ async fn a_file_that_is_no_database_is_refused_with_its_name() {
         .unwrap();
     let error = serve(&path, ANY_PORT).await.unwrap_err().chain();
     assert!(error.contains("metastore.sqlite"), "{error}");
+}
+
+/// Clients of other versions call methods that are not served: they are told which, and the connection goes on.
+#[tokio::test]
+async fn what_is_not_served_is_named() {
+    let (server, _dir) = start().await;
+    let stream = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+    let mut channel = Channel::new(stream, Box::new(Plain), Limits::default());
+    for (sequence_id, name) in (1..).zip(["get_partitions_by_expr", "scheduled_query_poll", "get_all_resource_plan", "open_txns"])
+    {
+        let call = Message { kind: MessageKind::Call, name: name.into(), sequence_id, body: Struct::new() };
+        channel.send(&call, &mut 0).await.unwrap();
+        let reply = channel.receive().await.unwrap().unwrap();
+        assert_eq!((reply.kind, reply.name.as_str(), reply.sequence_id), (MessageKind::Exception, name, sequence_id));
+        let told = Application::from_struct(&reply.body);
+        assert_eq!((told.code, told.message), (Application::UNKNOWN_METHOD, format!("Invalid method name: '{name}'")));
+    }
 }

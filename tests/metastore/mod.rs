@@ -1,8 +1,9 @@
-//! The metastore: one set of expectations, held against a real server and against the embedded one; connections that fail; and a client
-//! that is not ours.
+//! The metastore: one set of expectations, held against real servers and against the embedded one; connections and servers that fail;
+//! and a client that is not ours.
 
 mod behaviour;
 mod embedded;
+mod failover;
 mod faults;
 mod independent;
 mod real;

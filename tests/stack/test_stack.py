@@ -102,15 +102,32 @@ class WhatWasChosen(InDirectory):
         self.assertEqual(Stack(self.layout).choices.lock_timeout_seconds, 20)
 
 
+def warehouse(site: dict) -> str:
+    return next(value for name, value in site.items() if name.endswith("metastore.warehouse.dir"))
+
+
 class Metastores(InDirectory):
     def test_each_has_its_name_its_port_and_its_data(self):
         stack = Stack(self.layout, list(VERSIONS))
         servers = list(stack.metastores.values())
-        names = ["metastore", "metastore-3.1.3", "metastore-2.3.10", "metastore-2.3.9", "metastore-derby"]
+        names = ["metastore", *(f"metastore-{version}" for version in VERSIONS if version != "4.0.1")]
         self.assertEqual([server.name for server in servers], names)
-        self.assertEqual([server.name for server in stack.servers.values()][-5:], names)
-        for what in (lambda one: one.address(), lambda one: one.conf, lambda one: one.site()["javax.jdo.option.ConnectionURL"]):
+        self.assertEqual([server.name for server in stack.servers.values()][-len(names) :], names)
+        for what in (lambda one: one.address(), lambda one: one.conf):
             self.assertEqual(len({what(server) for server in servers}), len(servers))
+        alone = [server for server in servers if server.name != "metastore-second"]
+        for what in (lambda one: one.site()["javax.jdo.option.ConnectionURL"], lambda one: warehouse(one.site())):
+            self.assertEqual(len({what(server) for server in alone}), len(alone))
+
+    def test_a_second_server_shares_the_data_of_the_main_one(self):
+        stack = Stack(self.layout, ["4.0.1", "second"])
+        main, second = stack.server("metastore"), stack.server("metastore-second")
+        self.assertNotEqual(main.address(), second.address())
+        for what in (lambda one: one.site()["javax.jdo.option.ConnectionURL"], lambda one: warehouse(one.site())):
+            self.assertEqual(what(main), what(second))
+        self.assertIn("metastore", second.needs)
+        with self.assertRaisesRegex(StackError, "would not share with it"):
+            choices.extended(None, ["3.1.3", "second"], None)
 
     def test_the_environment_names_each(self):
         stack = Stack(self.layout, ["3.1.3", "2.3.10", "derby"])
@@ -136,8 +153,9 @@ class Metastores(InDirectory):
                 self.assertNotIn("hive.txn.timeout", site)
                 old = version.startswith("2.")
                 self.assertEqual(any(name.startswith("metastore.") for name in site), not old)
-                warehouse = site["hive.metastore.warehouse.dir" if old else "metastore.warehouse.dir"]
-                self.assertRegex(warehouse, "/warehouse/managed$" if server.name == "metastore" else f"/warehouse-{version}/managed$")
+                self.assertIn("hive.metastore.warehouse.dir" if old else "metastore.warehouse.dir", site)
+                main = server.owner == "metastore"
+                self.assertRegex(warehouse(site), "/warehouse/managed$" if main else f"/warehouse-{version}/managed$")
 
     def test_a_lock_timeout_is_looked_for_in_time(self):
         for version, server in Stack(self.layout, list(VERSIONS), 20).metastores.items():

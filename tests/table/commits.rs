@@ -7,14 +7,14 @@ use iceberg::{TableRequirement, TableUpdate};
 use lakesmith::catalog::{CatalogSettings, CommitOutcome, Rejection};
 use lakesmith::checkpoint::{Delta, OffsetRange};
 use lakesmith::error::Kind;
-use lakesmith::metastore::EnvironmentContext;
+use lakesmith::metastore::{CompareAndSwap, EnvironmentContext};
 use lakesmith::storage::{CloseBarrier, Depth};
 use lakesmith::table::{Append, DataFiles, InputRef, Origin, Preparation, WriterSettings};
 use uuid::Uuid;
 
 use super::lake::{Lake, append, assert_no_orphans, committed, delta, offsets, origin, prepare, ready};
 
-super::on_both_lakes!(
+super::on_every_lake!(
     batches_are_committed_with_their_offsets,
     a_repeated_batch_is_recognized_or_refused,
     two_writers_lose_nothing,
@@ -173,6 +173,7 @@ async fn the_entry_is_what_engines_expect(lake: &Lake) {
     let appended = append(&mut table, 0, range(0, 10)).await;
     let entry = lake.catalog.metastore().table(&lake.database, "t").await.unwrap().unwrap();
     let snapshot = appended.snapshot_id.to_string();
+    let honoured = lake.catalog.metastore().compare_and_swap(&lake.database).await.unwrap() == CompareAndSwap::Honoured;
     for (key, value) in [
         ("EXTERNAL", "TRUE"),
         ("table_type", "ICEBERG"),
@@ -184,7 +185,7 @@ async fn the_entry_is_what_engines_expect(lake: &Lake) {
         ("numRows", "10"),
         ("snapshot-count", "1"),
         ("engine.hive.enabled", "true"),
-        ("engine.hive.lock-enabled", "false"),
+        ("engine.hive.lock-enabled", if honoured { "false" } else { "true" }),
         ("storage_handler", "org.apache.iceberg.mr.hive.HiveIcebergStorageHandler"),
         ("comment", "a table of a test"),
     ] {

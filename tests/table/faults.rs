@@ -11,14 +11,26 @@ use uuid::Uuid;
 use super::lake::{Lake, append, committed, offsets, prepare, ready};
 use super::proxy::{Fault, Proxy};
 
-super::on_both_lakes!(
+super::on_every_lake!(
     a_lost_reply_is_found_in_the_table,
     a_call_that_the_server_repeats_is_no_conflict,
     a_lost_request_is_sent_again,
-    a_late_request_finds_the_value_gone,
-    a_late_request_cannot_undo_what_others_did,
     an_unknown_commit_that_lands_later_is_recognized,
     an_unknown_commit_that_never_lands_is_made_again,
+);
+
+// On servers that look at the expected value; `locking` has what becomes of it on others.
+macro_rules! late {
+    ($($module:ident: $lake:expr),+ $(,)?) => {
+        $(super::on_lake!($module, $lake, a_late_request_finds_the_value_gone, a_late_request_cannot_undo_what_others_did);)+
+    };
+}
+late!(
+    late_embedded: Lake::embedded().await,
+    late_real: Lake::real().await,
+    late_hms_2_3_10: Lake::of_version("2.3.10").await,
+    late_hms_4_1_0: Lake::of_version("4.1.0").await,
+    late_hms_4_2_1: Lake::of_version("4.2.1").await,
 );
 
 // Under the lock, on servers that look at the expected value: the same holds.

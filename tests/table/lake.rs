@@ -16,6 +16,8 @@ use lakesmith::storage::{CloseBarrier, Depth, StorageSettings, Storages};
 use lakesmith::table::{Append, Appended, LakeTable, Origin, Preparation, Prepared, TableSpec, WriterSettings};
 use uuid::Uuid;
 
+use crate::servers::{metastore_uri, variable};
+
 /// Everything that a table needs, and what keeps it alive.
 pub struct Lake {
     pub catalog: HiveCatalog,
@@ -44,19 +46,14 @@ impl Lake {
 
     /// The metastore and the HDFS that the environment names. Their absence is a failure.
     pub async fn real() -> Self {
-        let variable =
-            |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `tests/stack/stack up` first"));
         let warehouse = format!("{}/lakesmith-test/{}", variable("HDFS_URL"), Uuid::new_v4().simple());
         Self::new(variable("HIVE_METASTORE_URIS"), warehouse, None, None).await
     }
 
     /// Another version of the metastore, which `tests/stack/stack up --hms VERSION` starts, and the HDFS of the environment.
     pub async fn of_version(version: &str) -> Self {
-        let variable =
-            |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: see tests/stack/README.md"));
         let warehouse = format!("{}/lakesmith-test/{}", variable("HDFS_URL"), Uuid::new_v4().simple());
-        let uris = variable(&format!("HIVE_METASTORE_URIS_{}", version.replace('.', "_").to_uppercase()));
-        Self::new(uris, warehouse, None, None).await
+        Self::new(metastore_uri(version), warehouse, None, None).await
     }
 
     /// With tables whose writers all take the metastore's lock.
@@ -92,7 +89,11 @@ impl Lake {
 
     /// A catalog of its own connections, through another address if need be.
     pub async fn another_catalog(&self, metastore_uri: Option<String>, settings: CatalogSettings) -> HiveCatalog {
-        let uris = vec![metastore_uri.unwrap_or_else(|| self.metastore_uri.clone())];
+        self.catalog_through(vec![metastore_uri.unwrap_or_else(|| self.metastore_uri.clone())], settings).await
+    }
+
+    /// A catalog of its own connections to any of several servers.
+    pub async fn catalog_through(&self, uris: Vec<String>, settings: CatalogSettings) -> HiveCatalog {
         let metastore =
             Metastore::connect(&MetastoreSettings { uris, ..self.metastore_settings.clone() }).await.expect("a metastore");
         HiveCatalog::new(metastore, self.storages.clone(), settings)

@@ -29,15 +29,33 @@ super::on_lake!(
     a_lock_of_another_is_waited_for_and_explained,
     a_lock_whose_holder_was_dropped_is_given_back,
 );
-super::on_lake!(version_4_0_1, Lake::real().await, new_tables_swap_by_the_expected_value, racing_writers_lose_nothing);
+super::on_lake!(real_by_value, Lake::real().await, new_tables_swap_by_the_expected_value, racing_writers_lose_nothing);
+super::on_lake!(hms_4_1_0, Lake::of_version("4.1.0").await, new_tables_swap_by_the_expected_value, racing_writers_lose_nothing,);
 super::on_lake!(
-    version_2_3_10,
-    Lake::of_version("2.3.10").await,
-    new_tables_swap_by_the_expected_value,
+    hms_4_1_0_locking,
+    Lake::of_version("4.1.0").await.locking(),
     racing_writers_lose_nothing,
+    a_lock_of_another_is_waited_for_and_explained,
+    a_lock_whose_holder_was_dropped_is_given_back,
+);
+super::on_lake!(hms_4_2_1, Lake::of_version("4.2.1").await, new_tables_swap_by_the_expected_value, racing_writers_lose_nothing,);
+super::on_lake!(
+    hms_4_2_1_locking,
+    Lake::of_version("4.2.1").await.locking(),
+    racing_writers_lose_nothing,
+    a_lock_of_another_is_waited_for_and_explained,
+    a_lock_whose_holder_was_dropped_is_given_back,
+);
+super::on_lake!(hms_2_3_10, Lake::of_version("2.3.10").await, new_tables_swap_by_the_expected_value, racing_writers_lose_nothing,);
+super::on_lake!(
+    hms_2_3_10_locking,
+    Lake::of_version("2.3.10").await.locking(),
+    racing_writers_lose_nothing,
+    a_lock_of_another_is_waited_for_and_explained,
+    a_lock_whose_holder_was_dropped_is_given_back,
 );
 super::on_lake!(
-    version_2_3_9,
+    hms_2_3_9,
     Lake::of_version("2.3.9").await,
     where_the_value_is_ignored_new_tables_lock,
     racing_writers_lose_nothing,
@@ -46,7 +64,7 @@ super::on_lake!(
     a_lock_of_another_is_waited_for_and_explained,
 );
 super::on_lake!(
-    version_3_1_3,
+    hms_3_1_3,
     Lake::of_version("3.1.3").await,
     where_the_value_is_ignored_new_tables_lock,
     racing_writers_lose_nothing,

@@ -1,6 +1,7 @@
 //! The calls, one method each.
 
 use super::contract::{self, fields};
+use super::servers::Among;
 use super::{Cascade, DeleteData, IfNotExists, Metastore, MetastoreResult, found};
 use crate::metastore::thrift::{List, Struct, Value};
 use crate::metastore::types::{
@@ -61,7 +62,8 @@ impl Metastore {
         self.write(&contract::CREATE_TABLE, [table.entry().clone().into()]).await.map(drop)
     }
 
-    /// Replaces the whole entry. A parameter that is not in the new one is gone afterwards.
+    /// Replaces the whole entry. A parameter that is not in the new one is gone afterwards. With an expected value in `environment`, only
+    /// servers are asked that were seen to look at it, once [`Self::compare_and_swap`] was called.
     pub async fn alter_table(
         &self,
         database: &str,
@@ -70,7 +72,9 @@ impl Metastore {
         environment: &EnvironmentContext,
     ) -> MetastoreResult<()> {
         let arguments = [database.into(), name.into(), table.entry().clone().into(), environment.to_struct().into()];
-        self.write(&contract::ALTER_TABLE_WITH_ENVIRONMENT_CONTEXT, arguments).await.map(drop)
+        let expects = environment.get(EnvironmentContext::EXPECTED_KEY).is_some();
+        let among = if expects && self.among == Among::Any { Among::Comparing } else { self.among };
+        self.write_among(&contract::ALTER_TABLE_WITH_ENVIRONMENT_CONTEXT, arguments, among).await.map(drop)
     }
 
     pub async fn drop_table(&self, database: &str, name: &str, delete: DeleteData) -> MetastoreResult<()> {

@@ -12,7 +12,9 @@ use crate::clock::{self, Instant, timeout, timeout_at};
 /// A connection to one server. After an error of a call it is not used again.
 pub(super) struct Connection {
     line: Line,
-    server: String,
+    address: String,
+    /// Its place among the configured servers.
+    pub(super) server: usize,
     sequence_id: i32,
     pub(super) used_at: Instant,
 }
@@ -21,9 +23,9 @@ pub(super) struct Connection {
 pub(super) type Answer = MetastoreResult<Option<Value>>;
 
 impl Connection {
-    pub(super) async fn open(server: &str, within: Duration, dial: Option<&dyn Dial>) -> io::Result<Self> {
-        let line = timeout(within, Line::open(server, dial)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        Ok(Self { line, server: server.to_owned(), sequence_id: 0, used_at: clock::now() })
+    pub(super) async fn open(address: &str, server: usize, within: Duration, dial: Option<&dyn Dial>) -> io::Result<Self> {
+        let line = timeout(within, Line::open(address, dial)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(Self { line, address: address.to_owned(), server, sequence_id: 0, used_at: clock::now() })
     }
 
     pub(super) fn is_usable(&self, idle_timeout: Duration) -> bool {
@@ -46,16 +48,16 @@ impl Connection {
         let reply = match outcome {
             Err(_) => {
                 let after = clock::since(begun);
-                return Err(MetastoreError::Timeout { method: method.name, server: self.server.clone(), after, request_sent });
+                return Err(MetastoreError::Timeout { method: method.name, server: self.address.clone(), after, request_sent });
             }
             Ok(Ok(Some(reply))) => reply,
             Ok(Ok(None)) => return Err(self.lost(method, request_sent, io::ErrorKind::UnexpectedEof.into())),
             Ok(Err(ChannelError::Io(error))) => return Err(self.lost(method, request_sent, error)),
-            Ok(Err(ChannelError::Thrift(error))) => return Err(MetastoreError::protocol(method.name, &self.server, error)),
+            Ok(Err(ChannelError::Thrift(error))) => return Err(MetastoreError::protocol(method.name, &self.address, error)),
         };
         if reply.sequence_id != call.sequence_id || reply.name != call.name {
             let reason = format!("{} {} is no reply to {} {}", reply.name, reply.sequence_id, call.name, call.sequence_id);
-            return Err(MetastoreError::Protocol { method: method.name, server: self.server.clone(), reason });
+            return Err(MetastoreError::Protocol { method: method.name, server: self.address.clone(), reason });
         }
         self.used_at = clock::now();
         match reply.kind {
@@ -63,13 +65,13 @@ impl Connection {
             MessageKind::Exception => Ok(Err(application(method, &Application::from_struct(&reply.body)))),
             MessageKind::Call | MessageKind::Oneway => {
                 let reason = "a call where a reply was due".to_owned();
-                Err(MetastoreError::Protocol { method: method.name, server: self.server.clone(), reason })
+                Err(MetastoreError::Protocol { method: method.name, server: self.address.clone(), reason })
             }
         }
     }
 
     fn lost(&self, method: &Method, request_sent: bool, source: io::Error) -> MetastoreError {
-        MetastoreError::Transport { method: method.name, server: self.server.clone(), request_sent, source }
+        MetastoreError::Transport { method: method.name, server: self.address.clone(), request_sent, source }
     }
 }
 

@@ -2,20 +2,24 @@
 //!
 //! Every exception that a method declares comes back as an error with the server's words. Reads are repeated once when a connection turns
 //! out to be dead; writes are never repeated once a byte was sent (see [`MetastoreError::certainly_not_applied`]).
+//!
+//! Any of several servers will do for a call, but for those calls that only some of them understand as they are meant (`servers`).
 
+mod abilities;
 mod agent;
 mod calls;
 mod connection;
 mod held_lock;
 mod pool;
 mod probe;
+mod servers;
 mod wire;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::contract::{self, Method};
@@ -24,7 +28,9 @@ use super::settings::MetastoreSettings;
 use super::thrift::{List, Struct, Value};
 use crate::error::{Context, Result};
 use pool::{Pool, Repeat};
+use servers::Among;
 
+pub use abilities::{Abilities, ColumnCheck, Generation};
 pub use held_lock::HeldLock;
 pub use probe::CompareAndSwap;
 #[doc(hidden)]
@@ -54,15 +60,18 @@ pub enum IfNotExists {
     No,
 }
 
-/// A metastore, over a few shared connections. Clones share them.
+/// A metastore, over a few shared connections to any of its servers. Clones share them.
 #[derive(Clone)]
 pub struct Metastore {
     inner: Arc<Inner>,
+    among: Among,
 }
 
 struct Inner {
     pool: Pool,
-    compare_and_swap: OnceCell<CompareAndSwap>,
+    /// Held by whoever finds out what a server makes of expected values: others wait for what is found.
+    proving: Arc<tokio::sync::Mutex<()>>,
+    told: AtomicBool,
     /// Locks that are being given back by nobody who waits for it.
     farewells: Mutex<JoinSet<()>>,
 }
@@ -83,7 +92,8 @@ impl Metastore {
     #[doc(hidden)]
     pub async fn connect_through(settings: &MetastoreSettings, dial: Option<Arc<dyn Dial>>) -> Result<Self> {
         let pool = Pool::new(settings, dial)?;
-        let metastore = Self { inner: Arc::new(Inner { pool, compare_and_swap: OnceCell::new(), farewells: Mutex::default() }) };
+        let (proving, told, farewells) = (Arc::default(), AtomicBool::new(false), Mutex::default());
+        let metastore = Self { inner: Arc::new(Inner { pool, proving, told, farewells }), among: Among::Any };
         metastore.server_version().await.with_context(|| format!("no metastore answers at {}", settings.uris.join(", ")))?;
         Ok(metastore)
     }
@@ -101,6 +111,16 @@ impl Metastore {
         let _ = crate::clock::timeout(FAREWELL, farewells.join_all()).await;
     }
 
+    /// This metastore through each of its servers alone, with the server's address, in the configured order.
+    pub fn each_server(&self) -> Vec<(String, Metastore)> {
+        let addresses = self.inner.pool.servers().addresses().enumerate();
+        addresses.map(|(server, address)| (address.to_owned(), self.on(server))).collect()
+    }
+
+    fn on(&self, server: usize) -> Self {
+        Self { inner: self.inner.clone(), among: Among::One(server) }
+    }
+
     pub fn settings(&self) -> &MetastoreSettings {
         self.inner.pool.settings()
     }
@@ -111,17 +131,32 @@ impl Metastore {
     }
 
     /// On the heap: calls are awaited in so many places that their state would make every caller's large.
-    fn call(&self, method: &'static Method, body: Struct, repeat: Repeat) -> BoxFuture<'_, MetastoreResult<Option<Value>>> {
-        Box::pin(self.inner.pool.call(method, body, repeat))
+    fn call(
+        &self,
+        method: &'static Method,
+        body: Struct,
+        repeat: Repeat,
+        among: Among,
+    ) -> BoxFuture<'_, MetastoreResult<Option<Value>>> {
+        Box::pin(self.inner.pool.call(method, body, repeat, among))
     }
 
     async fn read<const N: usize>(&self, method: &'static Method, arguments: [Value; N]) -> MetastoreResult<Answered> {
-        let value = self.call(method, method.call(arguments), Repeat::Safe).await?;
+        let value = self.call(method, method.call(arguments), Repeat::Safe, self.among).await?;
         Ok(Answered { method, value })
     }
 
     async fn write<const N: usize>(&self, method: &'static Method, arguments: [Value; N]) -> MetastoreResult<Answered> {
-        let value = self.call(method, method.call(arguments), Repeat::OnlyUnsent).await?;
+        self.write_among(method, arguments, self.among).await
+    }
+
+    async fn write_among<const N: usize>(
+        &self,
+        method: &'static Method,
+        arguments: [Value; N],
+        among: Among,
+    ) -> MetastoreResult<Answered> {
+        let value = self.call(method, method.call(arguments), Repeat::OnlyUnsent, among).await?;
         Ok(Answered { method, value })
     }
 }

@@ -1,19 +1,22 @@
 //! A few connections to any of the servers, and the rules for repeating a call.
 //!
+//! A connection is made to a server drawn by lot among those that didn't fail lately, then to the others. An idle connection on which the
+//! server has closed its end, or that was idle for too long, is replaced before it is used.
+//!
 //! *Invariants*: one call at a time on a connection. A write is never sent twice: once a byte of it has left, its outcome is the caller's to
-//! look up. A connection on which a call failed or was given up never carries another.
+//! look up. A connection on which a call failed or was given up never carries another, nor do idle ones to the same server.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rand::seq::SliceRandom;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
-use super::super::contract::{Method, SET_UGI};
+use super::super::contract::{GET_VERSION, Method, SET_UGI};
 use super::super::error::{MetastoreError, MetastoreResult};
 use super::super::settings::MetastoreSettings;
 use super::super::thrift::{Struct, Value};
 use super::connection::{Answer, Connection};
+use super::servers::{Among, Servers, none_fits};
 use super::wire::Dial;
 use crate::clock::{self, Instant, timeout_at};
 use crate::error::{Error, Result};
@@ -29,7 +32,7 @@ pub(super) enum Repeat {
 
 pub(super) struct Pool {
     settings: MetastoreSettings,
-    servers: Vec<String>,
+    servers: Servers,
     user: String,
     /// None: over the network.
     dial: Option<Arc<dyn Dial>>,
@@ -39,7 +42,7 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(settings: &MetastoreSettings, dial: Option<Arc<dyn Dial>>) -> Result<Self> {
-        let servers = settings.servers()?;
+        let servers = Servers::new(settings.servers()?);
         if servers.is_empty() {
             return Err(
                 Error::config("metastore.uris names no metastore").hint("set it, or HIVE_METASTORE_URIS, to thrift://host:9083")
@@ -63,7 +66,11 @@ impl Pool {
         &self.user
     }
 
-    pub(super) async fn call(&self, method: &'static Method, body: Struct, repeat: Repeat) -> Answer {
+    pub(super) fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
+    pub(super) async fn call(&self, method: &'static Method, body: Struct, repeat: Repeat, among: Among) -> Answer {
         let deadline = clock::now() + self.settings.call_timeout;
         let no_turn = || MetastoreError::Timeout {
             method: method.name,
@@ -72,66 +79,111 @@ impl Pool {
             request_sent: false,
         };
         let Ok(Ok(_permit)) = timeout_at(deadline, self.permits.acquire()).await else { return Err(no_turn()) };
-        let mut connection = match self.take_idle() {
+        let mut connection = match self.take_idle(among) {
             Some(connection) => connection,
-            None => self.connect(method, deadline).await?,
+            None => self.connect(method, deadline, among).await?,
         };
         let mut outcome = connection.call(method, &body, deadline).await;
         if let Err(error) = &outcome
             && may_repeat(error, repeat)
         {
             debug!(method = method.name, %error, "call repeated on a new connection");
-            connection = self.connect(method, deadline).await?;
+            self.failed(connection.server);
+            connection = self.connect(method, deadline, among).await?;
             outcome = connection.call(method, &body, deadline).await;
         }
-        let answer = outcome?;
-        self.put_back(connection);
-        answer
-    }
-
-    fn take_idle(&self) -> Option<Connection> {
-        let mut idle = self.idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        while let Some(connection) = idle.pop() {
-            if connection.is_usable(self.settings.idle_timeout) {
-                return Some(connection);
+        match outcome {
+            Ok(answer) => {
+                self.servers.answered(connection.server);
+                self.idle().push(connection);
+                answer
+            }
+            Err(error) => {
+                self.failed(connection.server);
+                Err(error)
             }
         }
-        None
     }
 
-    fn put_back(&self, connection: Connection) {
-        self.idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(connection);
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection to the first server, in random order, that takes it.
-    async fn connect(&self, method: &'static Method, deadline: Instant) -> MetastoreResult<Connection> {
-        let mut order: Vec<&String> = self.servers.iter().collect();
-        order.shuffle(&mut rand::rng());
+    fn take_idle(&self, among: Among) -> Option<Connection> {
+        let mut idle = self.idle();
+        idle.retain(|connection| connection.is_usable(self.settings.idle_timeout));
+        let fitting = idle.iter().rposition(|connection| self.servers.fits(connection.server, among))?;
+        Some(idle.swap_remove(fitting))
+    }
+
+    /// A server failed: its other connections are not to be trusted either.
+    fn failed(&self, server: usize) {
+        self.servers.failed(server);
+        self.idle().retain(|connection| connection.server != server);
+    }
+
+    /// A connection to the first server that takes it.
+    async fn connect(&self, method: &'static Method, deadline: Instant, among: Among) -> MetastoreResult<Connection> {
         let mut failure = None;
-        for server in order {
-            let within = self.settings.connect_timeout.min(deadline.saturating_duration_since(clock::now()));
-            match Connection::open(server, within, self.dial.as_deref()).await {
-                Ok(mut connection) => match self.introduce(&mut connection, deadline).await {
-                    Ok(()) => return Ok(connection),
-                    Err(error) => failure = Some(unsent(error, method)),
-                },
-                Err(source) => {
-                    let (method, server) = (method.name, server.clone());
-                    failure = Some(MetastoreError::Transport { method, server, request_sent: false, source });
+        let order = self.servers.order(among);
+        for (place, server) in order.iter().enumerate() {
+            // A server that takes connections and says nothing keeps nobody from asking the next one.
+            let patience = if place + 1 == order.len() { deadline } else { self.soon(deadline) };
+            match self.open(*server, method, deadline, patience).await {
+                Ok(connection) if self.servers.fits(*server, among) => return Ok(connection),
+                // It has come back as another version.
+                Ok(connection) => self.idle().push(connection),
+                Err(error) => {
+                    debug!(server = self.servers.address(*server), %error, "a metastore cannot be reached");
+                    self.failed(*server);
+                    failure = Some(error);
                 }
             }
         }
-        Err(failure.unwrap_or(MetastoreError::UnknownMethod { method: method.name }))
+        let nobody = || MetastoreError::Transport {
+            method: method.name,
+            server: self.servers.addresses().collect::<Vec<_>>().join(", "),
+            request_sent: false,
+            source: none_fits(),
+        };
+        Err(failure.unwrap_or_else(nobody))
     }
 
-    /// Tells the server who calls. Those that have no use for it may not know the method.
+    /// When a connection must have come about.
+    fn soon(&self, deadline: Instant) -> Instant {
+        clock::now().checked_add(self.settings.connect_timeout).map_or(deadline, |soon| soon.min(deadline))
+    }
+
+    async fn open(
+        &self,
+        server: usize,
+        method: &'static Method,
+        deadline: Instant,
+        patience: Instant,
+    ) -> MetastoreResult<Connection> {
+        let address = self.servers.address(server);
+        let within = self.soon(deadline).saturating_duration_since(clock::now());
+        let opened = Connection::open(address, server, within, self.dial.as_deref()).await;
+        let unreached =
+            |source| MetastoreError::Transport { method: method.name, server: address.to_owned(), request_sent: false, source };
+        let mut connection = opened.map_err(unreached)?;
+        self.introduce(&mut connection, patience).await.map_err(|error| unsent(error, method))?;
+        Ok(connection)
+    }
+
+    /// Tells the server who calls (those that have no use for it may not know the method), and asks what it is.
     async fn introduce(&self, connection: &mut Connection, deadline: Instant) -> MetastoreResult<()> {
         let groups: &[String] = std::slice::from_ref(&self.user);
         let body = SET_UGI.call([Value::from(&self.user), Value::from(groups)]);
         match connection.call(&SET_UGI, &body, deadline).await? {
-            Ok(_) | Err(MetastoreError::UnknownMethod { .. }) => Ok(()),
-            Err(refused) => Err(refused),
+            Ok(_) | Err(MetastoreError::UnknownMethod { .. }) => {}
+            Err(refused) => return Err(refused),
         }
+        let version = connection.call(&GET_VERSION, &GET_VERSION.call([]), deadline).await?;
+        if let Some(version) = version.ok().flatten().as_ref().and_then(Value::as_text) {
+            self.servers.is_of_version(connection.server, version);
+        }
+        Ok(())
     }
 }
 

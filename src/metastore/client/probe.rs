@@ -8,6 +8,7 @@ use tokio::join;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use super::servers::Among;
 use super::{DeleteData, Metastore, MetastoreError, MetastoreResult};
 use crate::metastore::types::{EnvironmentContext, FieldSchema, HiveTable};
 use crate::retry::{Backoff, RetrySettings};
@@ -39,9 +40,63 @@ enum Swap {
 }
 
 impl Metastore {
-    /// What the server makes of expected values, tried once per client (several times if it seems broken) in a database that exists.
+    /// What can be relied on with every server that can be reached: each is tried once (several times if it seems broken) in a database
+    /// that exists. A server that comes back later, or as another version, is tried then.
     pub async fn compare_and_swap(&self, database: &str) -> MetastoreResult<CompareAndSwap> {
-        self.inner.compare_and_swap.get_or_try_init(|| self.prove(database)).await.cloned()
+        if let Among::One(server) = self.among {
+            let _turn = self.inner.proving.lock().await;
+            return self.proven(server, database).await;
+        }
+        let servers = self.inner.pool.servers();
+        if let Some(weakest) = servers.weakest() {
+            self.prove_others(database);
+            return Ok(weakest);
+        }
+        let _turn = self.inner.proving.lock().await;
+        let mut failure = None;
+        for server in servers.order(Among::Any) {
+            if servers.weakest().is_some() && !servers.unproven().contains(&server) {
+                continue;
+            }
+            match self.proven(server, database).await {
+                Ok(_) => {}
+                Err(error @ (MetastoreError::Transport { .. } | MetastoreError::Timeout { .. })) => failure = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        match (servers.weakest(), failure) {
+            (Some(weakest), _) => Ok(weakest),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(CompareAndSwap::Ignored),
+        }
+    }
+
+    /// Tries those servers that could not be asked before; nobody waits for it.
+    fn prove_others(&self, database: &str) {
+        let unproven = self.inner.pool.servers().unproven();
+        if unproven.is_empty() {
+            return;
+        }
+        let Ok(turn) = self.inner.proving.clone().try_lock_owned() else { return };
+        let (metastore, database) = (self.clone(), database.to_owned());
+        tokio::spawn(async move {
+            let _turn = turn;
+            for server in unproven {
+                if let Err(error) = metastore.proven(server, &database).await {
+                    debug!(%error, "a server could not be probed yet");
+                }
+            }
+        });
+    }
+
+    async fn proven(&self, server: usize, database: &str) -> MetastoreResult<CompareAndSwap> {
+        let servers = self.inner.pool.servers();
+        if let Some(verdict) = servers.verdict(server) {
+            return Ok(verdict);
+        }
+        let verdict = self.on(server).prove(database).await?;
+        servers.found(server, verdict.clone());
+        Ok(verdict)
     }
 
     /// A server that fails for a moment, or repeats a call by itself, looks broken as well: only what is found each time is believed.
@@ -60,7 +115,8 @@ impl Metastore {
     /// Takes for proven what a test knows of its server.
     #[doc(hidden)]
     pub fn assume(&self, known: CompareAndSwap) {
-        let _ = self.inner.compare_and_swap.set(known);
+        let servers = self.inner.pool.servers();
+        servers.unproven().into_iter().for_each(|server| servers.found(server, known.clone()));
     }
 
     /// Tries it: a right value, a wrong one, and two connections racing, on a view that is dropped afterwards (a view needs no directory).
@@ -72,7 +128,13 @@ impl Metastore {
         view.set_parameter(KEY, "0");
         self.create_table(&view).await?;
         let verdict = self.probe_on(database, &name).await;
-        if let Err(error) = self.drop_table(database, &name, DeleteData::No).await {
+        let mut dropped = self.drop_table(database, &name, DeleteData::No).await;
+        if matches!(dropped, Err(MetastoreError::Transport { .. } | MetastoreError::Timeout { .. })) {
+            // This server failed; any other has the view too, unless it is gone.
+            let any = Self { inner: self.inner.clone(), among: Among::Any };
+            dropped = super::found(any.drop_table(database, &name, DeleteData::No).await).map(drop);
+        }
+        if let Err(error) = dropped {
             warn!(view = %format!("{database}.{name}"), %error, "the view of a finished probe could not be dropped");
         }
         debug!(?verdict, "probed compare-and-swap");

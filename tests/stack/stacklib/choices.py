@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Optional, Sequence
 
 from .layout import Layout, StackError
-from .metastore_versions import DEFAULT_VERSION
+from .metastore_versions import DEFAULT_VERSION, VERSIONS
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ def extended(made: Optional[Choices], versions: Sequence[str], lock_timeout_seco
         )
     further = dict.fromkeys((*choices.further_metastores, *versions[1:]))
     further.pop(choices.metastore_version, None)
+    if choices.metastore_version != DEFAULT_VERSION and any(VERSIONS[version].shares_main for version in further):
+        raise StackError(f"a second server is of version {DEFAULT_VERSION}: the main metastore, {choices.metastore_version}, would not share with it")
     if lock_timeout_seconds is not None:
         choices = replace(choices, lock_timeout_seconds=lock_timeout_seconds)
     return replace(choices, further_metastores=tuple(further))

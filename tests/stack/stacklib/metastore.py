@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from . import artifacts, settings
+from . import artifacts, newer_java, settings
 from .layout import CONF, HOST, Layout
 from .metastore_database import Database, DerbyDatabase, PostgresDatabase
 from .metastore_versions import HADOOP_WITHOUT, VERSIONS
@@ -54,9 +54,11 @@ class Metastore(Server):
         self.size = size
         self.lock_timeout_seconds = lock_timeout_seconds
         on_derby = self.version.database == "derby"
-        self.database: Database = DerbyDatabase(name, layout) if on_derby else PostgresDatabase(name, postgres)
+        # Whose data it works on.
+        self.owner = Metastore.name if self.version.shares_main else name
+        self.database: Database = DerbyDatabase(name, layout) if on_derby else PostgresDatabase(self.owner, postgres)
         # Its warehouse is on HDFS, and it creates the default database there when it starts.
-        self.needs = ("datanode", *self.database.needs)
+        self.needs = ("datanode", *self.database.needs, *([self.owner] if self.owner != name else []))
 
     def install(self) -> None:
         self.dist = artifacts.maven(self.version.pom)
@@ -64,6 +66,7 @@ class Metastore(Server):
         lib, without = self.dist / "lib", self.version.lib_without
         self.lib = artifacts.without_jars(lib, without) if without else lib
         self.hadoop = artifacts.without_jars(artifacts.maven("hadoop"), HADOOP_WITHOUT)
+        self.java = newer_java.install() if self.version.newer_java else None
 
     @property
     def conf(self) -> Path:
@@ -79,7 +82,7 @@ class Metastore(Server):
         self.database.create_schema([scripts / f"{name}.{self.version.database}.sql" for name in self.version.schema], sql_shell)
 
     def site(self) -> dict[str, object]:
-        warehouse = f"hdfs://{HOST}:{self.ports['namenode']}/{self.name.replace('metastore', 'warehouse')}"
+        warehouse = f"hdfs://{HOST}:{self.ports['namenode']}/{self.owner.replace('metastore', 'warehouse')}"
         common = {
             "server.min.threads": 2,
             "warehouse.dir": f"{warehouse}/managed",
@@ -107,7 +110,8 @@ class Metastore(Server):
         places = {"conf": self.conf, "dist": self.dist, "lib": self.lib, "server": self.server, "hadoop": self.hadoop}
         classpath = [entry.format(**places) for entry in self.version.classpath]
         main = "org.apache.hadoop.hive.metastore.HiveMetaStore"
-        return self._java(self.size.heap_mib, classpath, main, "-p", str(self.ports[self.name]))
+        command = self._java(self.size.heap_mib, classpath, main, "-p", str(self.ports[self.name]))
+        return [str(self.java), *command[1:]] if self.java else command
 
     def _java(self, heap_mib: int, classpath: list[str], main: str, *arguments: str) -> list[str]:
         flags = (

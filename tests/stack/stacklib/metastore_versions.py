@@ -29,6 +29,10 @@ class Version:
     log_file: str = "metastore-log4j2.properties"
     # Settings that other versions do not have, or have otherwise. {warehouse} is a directory on HDFS.
     site: Mapping[str, str] = field(default_factory=dict)
+    # A Java newer than 17, if the classes want one.
+    newer_java: bool = False
+    # Whether it is another server on the main metastore's database and warehouse, with nothing of its own.
+    shares_main: bool = False
     # Settings of how often locks that have timed out are looked for.
     reaper_intervals: tuple[str, ...] = ("hive.timedout.txn.reaper.start", "hive.timedout.txn.reaper.interval")
 
@@ -97,11 +101,29 @@ HIVE_2_3_9 = Version(
     },
 )
 
+# Newer servers have no tarball either, and hive-exec holds them too. Libraries and schema are those of 4.0.1: the tables that 4.1 and 4.2
+# add are made by the server itself, so the code is real and the schema a mixture, which no release ever wrote.
+HIVE_4_1_0 = replace(
+    HIVE_4_0_1,
+    server_pom="metastore-4.1.0",
+    lib_without=("hive-", "datanucleus-", "javax.jdo-"),
+    classpath=("{conf}", "{server}/*", "{lib}/*", "{hadoop}/*"),
+    site={
+        **HIVE_4_0_1.site,
+        "metastore.schema.verification": "false",
+        "datanucleus.schema.autoCreateAll": "true",
+    },
+)
+
 VERSIONS = {
     "4.0.1": HIVE_4_0_1,
     "3.1.3": HIVE_3_1_3,
     "2.3.10": replace(HIVE_2_3_9, server_pom="metastore-2.3.10"),
     "2.3.9": HIVE_2_3_9,
+    "4.1.0": HIVE_4_1_0,
+    "4.2.1": replace(HIVE_4_1_0, server_pom="metastore-4.2.1", newer_java=True),
+    # For failing over from one to the other; the main one has to be 4.0.1.
+    "second": replace(HIVE_4_0_1, shares_main=True),
     # Hive's own schema for Derby keeps table parameters in CLOB columns, which Derby does not compare: 4.0.1 refuses every
     # compare-and-swap there, also the right one.
     "derby": replace(

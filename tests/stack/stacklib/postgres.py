@@ -99,8 +99,8 @@ class Postgres(Server):
             # A killed process loses nothing without fsync, only a killed machine does; and tests kill processes.
             "fsync": "off",
             "shared_buffers": "32MB",
-            # A metastore keeps 20 to 30 open.
-            "max_connections": 150,
+            # A metastore keeps 20 to 30 open, and there may be eight of them.
+            "max_connections": 300,
         }
         flags = [flag for name, value in options.items() for flag in ("-c", f"{name}={value}")]
         return [artifacts.program("postgres"), "-D", str(self.cluster), *flags]
