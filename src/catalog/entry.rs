@@ -26,6 +26,9 @@ const STORAGE_HANDLER: &str = "org.apache.iceberg.mr.hive.HiveIcebergStorageHand
 const SERDE: &str = "org.apache.iceberg.mr.hive.HiveIcebergSerDe";
 const INPUT_FORMAT: &str = "org.apache.iceberg.mr.hive.HiveIcebergInputFormat";
 const OUTPUT_FORMAT: &str = "org.apache.iceberg.mr.hive.HiveIcebergOutputFormat";
+/// Hive knows columns in lower case, and Iceberg's reader for it looks for exactly these unless the table says otherwise: a query that
+/// names a column of another case then fails with an `ArrayIndexOutOfBoundsException` (Iceberg 1.4.3 in Hive 3.1.3).
+const CASE_SENSITIVE: &str = "iceberg.mr.case.sensitive";
 
 /// The classes of an entry that Hive is not meant to read: something must stand there, and this is what Java's writers put.
 const NO_HIVE_SERDE: &str = "org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe";
@@ -124,6 +127,7 @@ fn describe_storage(entry: &mut HiveTable, metadata: &TableMetadata) {
     entry.set_columns(&hive_columns(metadata.current_schema()));
     if metadata.properties().get(HIVE_ENABLED).is_some_and(|enabled| enabled == "true") {
         entry.set_parameter("storage_handler", STORAGE_HANDLER);
+        entry.set_parameter(CASE_SENSITIVE, "false");
         entry.set_formats(INPUT_FORMAT, OUTPUT_FORMAT, SERDE);
     } else if entry.serde_library().is_none() {
         entry.set_formats(NO_HIVE_INPUT_FORMAT, NO_HIVE_OUTPUT_FORMAT, NO_HIVE_SERDE);
@@ -248,6 +252,7 @@ mod tests {
             ("table_type", "ICEBERG"),
             ("metadata_location", "hdfs://nn/t/metadata/00000-a.metadata.json"),
             ("storage_handler", STORAGE_HANDLER),
+            (CASE_SENSITIVE, "false"),
             ("snapshot-count", "0"),
             ("numRows", "0"),
             ("external.table.purge", "true"),

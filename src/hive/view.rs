@@ -1,15 +1,16 @@
 //! Hive views that Hive, Spark and Trino all understand.
 //!
 //! Tables are qualified with their database and every name is in backticks behind an alias; the entry's columns are the query's; the
-//! expanded text, the one that engines run, is set; there is no location. Anything else failed in at least one of the engines.
+//! expanded text, the one that engines run, is set; there is no location and no SerDe. Anything else failed in at least one of the engines.
 
 use tracing::info;
 
 use crate::error::{Context, Error, Result};
 use crate::metastore::{DeleteData, EnvironmentContext, FieldSchema, HiveTable, Metastore, MetastoreError};
 
-const INPUT_FORMAT: &str = "org.apache.hadoop.mapred.SequenceFileInputFormat";
-const OUTPUT_FORMAT: &str = "org.apache.hadoop.hive.ql.io.HiveSequenceFileOutputFormat";
+// As Hive's own CREATE VIEW.
+const INPUT_FORMAT: &str = "org.apache.hadoop.mapred.TextInputFormat";
+const OUTPUT_FORMAT: &str = "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat";
 
 /// One column of a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +74,7 @@ impl HiveViewSpec {
         let mut view = HiveTable::view(&self.database, &self.name, &text, &text);
         view.set_owner(owner);
         view.set_columns(&self.schema());
-        view.set_formats(INPUT_FORMAT, OUTPUT_FORMAT, "");
+        view.set_formats_without_serde(INPUT_FORMAT, OUTPUT_FORMAT);
         view
     }
 }
@@ -97,10 +98,12 @@ pub async fn ensure_view(metastore: &Metastore, spec: &HiveViewSpec) -> Result<(
         Some(entry) if !entry.is_view() => {
             return Err(Error::stop(format!("{name} is a table, not a view")).hint("give the view another name, or none"));
         }
-        Some(entry) if is_current(&entry) => return Ok(()),
+        // Earlier versions named an empty SerDe, which keeps Hive 4 from describing the view.
+        Some(entry) if is_current(&entry) && entry.serde_library().is_none() => return Ok(()),
         Some(mut entry) => {
             entry.set_view_text(&text, &text);
             entry.set_columns(&spec.schema());
+            entry.set_formats_without_serde(INPUT_FORMAT, OUTPUT_FORMAT);
             let environment = EnvironmentContext::new().without_statistics();
             match metastore.alter_table(&spec.database, &spec.name, &entry, &environment).await {
                 // Servers that compare types by position refuse some changes of a view as if it were a table.
@@ -145,7 +148,7 @@ mod tests {
         assert_eq!(spec.text(), expected);
         let entry = spec.entry("me");
         assert_eq!((entry.view_original_text(), entry.view_expanded_text()), (Some(expected), Some(expected)));
-        assert_eq!((entry.table_type(), entry.location()), ("VIRTUAL_VIEW", None));
+        assert_eq!((entry.table_type(), entry.location(), entry.serde_library()), ("VIRTUAL_VIEW", None, None));
         assert_eq!(entry.columns(), [FieldSchema::new("category", "string"), FieldSchema::new("total_revenue", "double")]);
     }
 }

@@ -1,16 +1,20 @@
 """What the stack's scripts must get right without any server running."""
 
+import datetime
+import decimal
+import io
 import json
 import subprocess
 import sys
+import tarfile
 import tempfile
 import unittest
 from dataclasses import asdict, replace
 from pathlib import Path
 from unittest import mock
 
-from spark_sql import statements
-from stacklib import choices, settings
+from sql_client import plain, statements
+from stacklib import artifacts, choices, settings, trino
 from stacklib.choices import Choices
 from stacklib.layout import CONF, Layout, StackError
 from stacklib.metastore_versions import VERSIONS
@@ -78,14 +82,16 @@ class WhatWasChosen(InDirectory):
         self.assertEqual(made.metastore_versions, ("4.0.1",))
         more = choices.extended(made, ("4.0.1", "2.3.9"), 20)
         more = choices.extended(more, ("4.0.1", "derby", "2.3.9", "4.0.1"), None)
-        self.assertEqual(more, Choices("4.0.1", ("2.3.9", "derby"), 20))
+        more = choices.extended(more, (), None, ["trino"])
+        more = choices.extended(more, (), None, ["hiveserver2", "trino"])
+        self.assertEqual(more, Choices("4.0.1", ("2.3.9", "derby"), 20, ("trino", "hiveserver2")))
         self.assertEqual(choices.extended(more, (), None), more)
         with self.assertRaisesRegex(StackError, "main metastore is 4.0.1, not 2.3.9"):
             choices.extended(more, ("2.3.9",), None)
 
     def test_it_is_read_again(self):
         self.assertIsNone(choices.read(self.layout))
-        written = Choices("3.1.3", ("2.3.9",), 20)
+        written = Choices("3.1.3", ("2.3.9",), 20, ("trino",))
         choices.write(self.layout, written)
         self.assertEqual(choices.read(self.layout), written)
 
@@ -171,11 +177,80 @@ class Metastores(InDirectory):
                     self.assertTrue((CONF / f"{pom}.pom.xml").is_file())
 
 
+class Engines(InDirectory):
+    def test_a_hiveserver2_stands_beside_each_metastore_that_has_one(self):
+        stack = Stack(self.layout, ["4.0.1", "3.1.3", "2.3.9"], engines=["hiveserver2"])
+        self.assertEqual([server.name for server in stack.hiveserver2s.values()], ["hiveserver2", "hiveserver2-3.1.3"])
+        for version, server in stack.hiveserver2s.items():
+            self.assertEqual(server.site()["hive.metastore.uris"], stack.metastores[version].address())
+            self.assertEqual(server.needs, (stack.metastores[version].name,))
+        environment = stack.environment()
+        self.assertEqual(environment["HIVESERVER2"], environment["HIVESERVER2_4_0_1"])
+        self.assertNotEqual(environment["HIVESERVER2"], environment["HIVESERVER2_3_1_3"])
+        self.assertIs(stack.server("hiveserver2-4.0.1"), stack.server("hiveserver2"))
+        # Commands that name no engine know them all the same.
+        self.assertIn("hiveserver2-3.1.3", Stack(self.layout).servers)
+
+    def test_trino_has_two_catalogs_for_each_metastore_that_lead_to_each_other(self):
+        stack = Stack(self.layout, ["4.0.1", "3.1.3", "2.3.10"], engines=["trino"])
+        locking = {}
+        for version, metastore in stack.metastores.items():
+            catalogs = stack.trino.catalogs(version, metastore)
+            (hive, of_hive), (iceberg, of_iceberg) = catalogs.items()
+            self.assertEqual((of_hive["connector.name"], of_iceberg["connector.name"]), ("hive", "iceberg"))
+            self.assertEqual((of_hive["hive.iceberg-catalog-name"], of_iceberg["iceberg.hive-catalog-name"]), (iceberg, hive))
+            self.assertEqual({catalog["hive.metastore.uri"] for catalog in catalogs.values()}, {metastore.address()})
+            locking[iceberg] = of_iceberg["iceberg.hive-catalog.locking-enabled"]
+        self.assertEqual(locking, {"iceberg": "false", "iceberg_3_1_3": "true", "iceberg_2_3_10": "false"})
+        self.assertEqual(stack.environment()["TRINO_URL"], stack.trino.address())
+
+    def test_a_stack_without_engines_has_none(self):
+        stack = Stack(self.layout)
+        self.assertEqual((stack.hiveserver2s, stack.trino), ({}, None))
+        self.assertFalse({"TRINO_URL", "HIVESERVER2", "LAKESMITH_CLIENTS_PYTHON"} & set(stack.environment()))
+
+
+class Unpacking(InDirectory):
+    def test_links_of_a_tarball_hold_and_what_nobody_needs_goes(self):
+        tarball, into = self.layout.root / "server.tar.gz", self.layout.root / "server"
+        with tarfile.open(tarball, "w:gz") as archive:
+            for name in ("server-1/plugin/other/a.jar", "server-1/plugin/hive/b.jar"):
+                member = tarfile.TarInfo(name)
+                member.size = 3
+                archive.addfile(member, io.BytesIO(b"jar"))
+            link = tarfile.TarInfo("server-1/plugin/hive/a.jar")
+            link.type, link.linkname = tarfile.LNKTYPE, "server-1/plugin/other/a.jar"
+            archive.addfile(link)
+        artifacts._unpack(tarball, into)
+        trino.without_other_plugins(into)
+        self.assertEqual(sorted(path.name for path in into.rglob("*")), ["a.jar", "b.jar", "hive", "plugin"])
+        self.assertEqual((into / "plugin/hive/a.jar").read_bytes(), b"jar")
+
+
 class SettingsFiles(InDirectory):
     def test_hadoop_values_are_escaped(self):
         file = self.layout.conf / "site.xml"
         settings.write_hadoop_xml(file, {"a": "x & <y>"})
         self.assertIn("<value>x &amp; &lt;y&gt;</value>", file.read_text())
+
+
+class Values(unittest.TestCase):
+    def test_every_engine_answers_in_one_form(self):
+        east = datetime.timezone(datetime.timedelta(hours=5, minutes=30))
+        cases = {
+            None: None,
+            decimal.Decimal("1E+2"): "100",
+            datetime.datetime(2024, 7, 1, 13): "2024-07-01T13:00:00.000000",
+            datetime.datetime(2024, 7, 1, 13, tzinfo=east): "2024-07-01T07:30:00.000000",
+            datetime.date(2024, 7, 1): "2024-07-01",
+            b"\xff": "/w==",
+            float("inf"): "inf",
+            (1, ("a", None)): [1, ["a", None]],
+        }
+        for value, expected in cases.items():
+            with self.subTest(value):
+                self.assertEqual(plain(value), expected)
+        self.assertEqual(plain({"k": b"v"}), [["k", "dg=="]])
 
 
 class Statements(unittest.TestCase):

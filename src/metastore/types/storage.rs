@@ -130,6 +130,12 @@ macro_rules! stored {
                 descriptor.inner_mut(storage::SERDE).set(serde::LIBRARY, serde_library);
             }
 
+            /// Sets the classes of an entry that has no rows of its own. A SerDe called "" would be loaded by Hive 4.
+            pub fn set_formats_without_serde(&mut self, input_format: &str, output_format: &str) {
+                self.set_formats(input_format, output_format, "");
+                self.0.inner_mut($storage).inner_mut(storage::SERDE).remove(serde::LIBRARY);
+            }
+
             pub fn set_serde_parameter(&mut self, key: &str, value: &str) {
                 self.0.inner_mut($storage).inner_mut(storage::SERDE).map_mut(serde::PARAMETERS).put_text(key, value);
             }

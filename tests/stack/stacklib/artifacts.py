@@ -1,4 +1,4 @@
-"""What the servers are made of: Debian packages for programs, Maven artifacts by pom, a Python environment for Spark.
+"""What the servers are made of: Debian packages for programs, Maven artifacts by pom, Python environments for clients.
 
 Everything is kept in the cache directory and nothing is fetched twice. A directory of jars is named after the content of
 the pom that asked for it, so that a changed version is a new directory and never a mixture of two.
@@ -9,11 +9,12 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 from .layout import CONF, StackError, cache_dir, locked, say
 
@@ -22,6 +23,7 @@ DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 # The program that is looked for, and the Debian package that brings it.
 PACKAGES = {
     "java": "openjdk-17-jre-headless",
+    "javac": "openjdk-17-jdk-headless",
     "mvn": "maven",
     "initdb": "postgresql",
     "psql": "postgresql-client",
@@ -87,8 +89,11 @@ def _pom(name: str) -> Path:
     return CONF / f"{name}.pom.xml"
 
 
-def maven(name: str) -> Path:
-    """A directory with what `conf/NAME.pom.xml` asks for: jars as links into the local repository, tarballs unpacked."""
+def maven(name: str, trim: Optional[Callable[[Path], None]] = None) -> Path:
+    """A directory with what `conf/NAME.pom.xml` asks for: jars as links into the local repository, tarballs unpacked.
+
+    `trim` removes from the unpacked what nobody needs; such a tarball is not kept either.
+    """
     target = maven_directory(name)
     if target.is_dir():
         return target
@@ -101,6 +106,9 @@ def maven(name: str) -> Path:
                 for file in _resolve(_pom(name)):
                     if file.name.endswith(".tar.gz"):
                         _unpack(file, building)
+                        if trim:
+                            trim(building)
+                            file.unlink()
                     else:
                         (building / file.name).symlink_to(file)
             say(f"{name}: fetched in {time.monotonic() - started:.1f} s")
@@ -136,10 +144,17 @@ def _resolve(pom: Path) -> list[Path]:
 
 def _unpack(tarball: Path, into: Path) -> None:
     """Unpacks without the directory that every release tarball has at its top."""
-    with tarfile.open(tarball) as archive:
+
+    def without_top(path: str) -> str:
+        return path.partition("/")[2]
+
+    # As a stream: a second pass would uncompress everything again.
+    with tarfile.open(tarball, "r|gz") as archive:
         archive.extraction_filter = getattr(tarfile, "data_filter", None)
-        for member in archive.getmembers():
-            member.name = member.name.partition("/")[2]
+        for member in archive:
+            member.name = without_top(member.name)
+            if member.islnk():
+                member.linkname = without_top(member.linkname)
             if member.name:
                 archive.extract(member, into)
 
@@ -155,3 +170,39 @@ def without_jars(sources: Path, prefixes: tuple[str, ...]) -> Path:
                     if not jar.name.startswith(prefixes):
                         (building / jar.name).symlink_to(os.path.realpath(jar))
     return target
+
+
+def hive3_classes() -> Path:
+    """The classes of `conf/hive3`, by which Hive 3.1 runs on a Java newer than 8."""
+    sources = sorted((CONF / "hive3").glob("*.java"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
+    target = cache_dir() / "lib" / f"hive3-{digest}"
+    hive_exec = maven("hive-exec-3.1.3")
+    with locked(cache_dir() / "maven.lock"):
+        if not target.is_dir():
+            install_programs(["javac"])
+            with under_construction(target) as building:
+                command = [program("javac"), "-Xlint:-options", "--release", "9", "-cp", f"{hive_exec}/*", "-d", str(building)]
+                run_logged([*command, *map(str, sources)], "compiling conf/hive3")
+    return target
+
+
+def python_environment(name: str) -> Path:
+    """Where `install_python_environment` puts one."""
+    return cache_dir() / name
+
+
+def install_python_environment(name: str, requirements: tuple[str, ...]) -> Path:
+    """A Python environment with the given packages, and the path of its interpreter. The name stands for the versions."""
+    environment = python_environment(name)
+    with locked(cache_dir() / "python.lock"):
+        if not environment.is_dir():
+            started = time.monotonic()
+            install_programs(["ensurepip"])
+            with under_construction(environment) as building:
+                run_logged([sys.executable, "-m", "venv", str(building)], "creating a Python environment")
+                # No second copy of the large ones in pip's cache.
+                pip = [str(building / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-cache-dir", *requirements]
+                run_logged(pip, f"installing {name}")
+            say(f"{name}: installed in {time.monotonic() - started:.1f} s")
+    return environment / "bin" / "python"

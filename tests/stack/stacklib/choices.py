@@ -8,6 +8,9 @@ from .layout import Layout, StackError
 from .metastore_versions import DEFAULT_VERSION, VERSIONS
 
 
+ENGINES = ("hiveserver2", "trino")
+
+
 @dataclass(frozen=True)
 class Choices:
     # The main metastore's: its data is the stack's data, so it stays.
@@ -16,6 +19,8 @@ class Choices:
     further_metastores: tuple[str, ...] = field(default=())
     # None: what the metastore does by itself.
     lock_timeout_seconds: Optional[int] = None
+    # Engines that are servers, of ENGINES.
+    engines: tuple[str, ...] = field(default=())
 
     @property
     def metastore_versions(self) -> tuple[str, ...]:
@@ -28,14 +33,16 @@ def read(layout: Layout) -> Optional[Choices]:
     if not file.exists():
         return None
     stored = json.loads(file.read_text())
-    return Choices(**{**stored, "further_metastores": tuple(stored.get("further_metastores", ()))})
+    return Choices(**{**stored, **{name: tuple(stored.get(name, ())) for name in ("further_metastores", "engines")}})
 
 
 def write(layout: Layout, choices: Choices) -> None:
     (layout.run / "choices.json").write_text(json.dumps(asdict(choices)))
 
 
-def extended(made: Optional[Choices], versions: Sequence[str], lock_timeout_seconds: Optional[int]) -> Choices:
+def extended(
+    made: Optional[Choices], versions: Sequence[str], lock_timeout_seconds: Optional[int], engines: Sequence[str] = ()
+) -> Choices:
     """What was chosen before together with what is wanted now; nothing wanted changes nothing."""
     choices = made or Choices(metastore_version=versions[0] if versions else DEFAULT_VERSION)
     if versions and versions[0] != choices.metastore_version:
@@ -51,4 +58,4 @@ def extended(made: Optional[Choices], versions: Sequence[str], lock_timeout_seco
         raise StackError(f"a second server is of version {DEFAULT_VERSION}: the main metastore, {choices.metastore_version}, would not share with it")
     if lock_timeout_seconds is not None:
         choices = replace(choices, lock_timeout_seconds=lock_timeout_seconds)
-    return replace(choices, further_metastores=tuple(further))
+    return replace(choices, further_metastores=tuple(further), engines=tuple(dict.fromkeys((*choices.engines, *engines))))

@@ -9,7 +9,7 @@ from typing import Optional
 from . import artifacts, newer_java, settings
 from .layout import CONF, HOST, Layout
 from .metastore_database import Database, DerbyDatabase, PostgresDatabase
-from .metastore_versions import HADOOP_WITHOUT, VERSIONS
+from .metastore_versions import HADOOP_WITHOUT, HIVE_EXEC_FLAGS, VERSIONS
 from .postgres import Postgres
 from .server import Server, java
 
@@ -65,6 +65,7 @@ class Metastore(Server):
         self.server = artifacts.maven(self.version.server_pom or self.version.pom)
         lib, without = self.dist / "lib", self.version.lib_without
         self.lib = artifacts.without_jars(lib, without) if without else lib
+        self.classes = artifacts.hive3_classes() if self.version.old_java else self.dist
         self.hadoop = artifacts.without_jars(artifacts.maven("hadoop"), HADOOP_WITHOUT)
         self.java = newer_java.install() if self.version.newer_java else None
 
@@ -107,7 +108,7 @@ class Metastore(Server):
         return {"METASTORE_HOME": str(self.dist), "METASTORE_CONF_DIR": str(self.conf)}
 
     def command(self) -> list[str]:
-        places = {"conf": self.conf, "dist": self.dist, "lib": self.lib, "server": self.server, "hadoop": self.hadoop}
+        places = {"conf": self.conf, "dist": self.dist, "lib": self.lib, "server": self.server, "hadoop": self.hadoop, "classes": self.classes}
         classpath = [entry.format(**places) for entry in self.version.classpath]
         main = "org.apache.hadoop.hive.metastore.HiveMetaStore"
         command = self._java(self.size.heap_mib, classpath, main, "-p", str(self.ports[self.name]))
@@ -116,6 +117,7 @@ class Metastore(Server):
     def _java(self, heap_mib: int, classpath: list[str], main: str, *arguments: str) -> list[str]:
         flags = (
             *self.size.java_flags,
+            *HIVE_EXEC_FLAGS,
             f"-Dlog4j2.configurationFile={CONF / 'log4j2.properties'}",
             f"-Dderby.stream.error.file={self.layout.log(self.name + '-database')}",
         )
@@ -133,3 +135,8 @@ class Metastore(Server):
 
     def address(self) -> str:
         return f"thrift://{HOST}:{self.ports[self.name]}"
+
+
+def variable(version: str) -> str:
+    """A version as the end of a variable's name: 4_0_1, DERBY."""
+    return version.replace(".", "_").upper()

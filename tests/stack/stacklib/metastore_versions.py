@@ -7,6 +7,9 @@ from .layout import HOST
 
 # Jars of Hadoop that every version brings itself, or that would take over its logging.
 HADOOP_WITHOUT = ("reload4j", "slf4j-reload4j", "netty-", "guava-", "listenablefuture", "jsr305")
+# What hive-exec looks into by reflection, to copy query plans and to read filters on partitions.
+OPENED = "io lang lang.reflect math net nio text time util util.concurrent util.concurrent.atomic util.regex".split()
+HIVE_EXEC_FLAGS = tuple(f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in OPENED)
 
 
 @dataclass(frozen=True)
@@ -15,13 +18,17 @@ class Version:
     pom: str
     # Scripts that create the schema, in order, without the name of the database.
     schema: tuple[str, ...]
-    # `conf/POM.pom.xml` of a server that is not in the tarball.
+    # `conf/POM.pom.xml` of a server that is not in the tarball, or of what HiveServer2 expects the server to have beside it.
     server_pom: Optional[str] = None
+    # Whether it runs hive-exec on a Java newer than 8 only with the classes of `conf/hive3`.
+    old_java: bool = False
+    # Whether a compare-and-swap of the environment context is honoured.
+    keeps_expected_values: bool = False
     # Jars of the tarball that this server must not see.
     lib_without: tuple[str, ...] = ()
     # The database, by its name in Hive's scripts: postgres or derby.
     database: str = "postgres"
-    classpath: tuple[str, ...] = ("{conf}", "{lib}/*", "{dist}/*", "{hadoop}/*")
+    classpath: tuple[str, ...] = ("{conf}", "{lib}/*", "{dist}/*", "{hadoop}/*", "{server}/*")
     site_file: str = "metastore-site.xml"
     # What stands before the names of the settings that newer versions call `metastore.…`.
     setting_prefix: str = ""
@@ -39,6 +46,8 @@ class Version:
 
 HIVE_4_0_1 = Version(
     pom="metastore-4.0.1",
+    server_pom="hive-exec-4.0.1",
+    keeps_expected_values=True,
     schema=("hive-schema-4.0.0",),
     site={
         # Older ones listen on all addresses.
@@ -46,11 +55,9 @@ HIVE_4_0_1 = Version(
         "metastore.warehouse.external.dir": "{warehouse}/external",
         # The asynchronous logger needs a library that the tarball does not bring.
         "metastore.async.log.enabled": "false",
-        # The default is a class of hive-exec; clients that send filters as text do without.
-        "metastore.expression.proxy": "org.apache.hadoop.hive.metastore.DefaultPartitionExpressionProxy",
         # The other tasks of the default list want hive-exec, or serve what no test uses.
         "metastore.task.threads.always": "org.apache.hadoop.hive.metastore.events.EventCleanerTask",
-        "metastore.event.db.notification.api.auth": "false",
+        "hive.metastore.event.db.notification.api.auth": "false",
         # As in production, the lock of a client that was killed ends after metastore.txn.timeout (300 s).
         "metastore.housekeeping.threads.on": "true",
         "metastore.task.threads.remote": "org.apache.hadoop.hive.metastore.txn.service.AcidHouseKeeperService",
@@ -62,14 +69,16 @@ HIVE_4_0_1 = Version(
 
 HIVE_3_1_3 = Version(
     pom="metastore-3.1.3",
+    server_pom="hive-exec-3.1.3",
+    old_java=True,
+    classpath=("{classes}", "{conf}", "{lib}/*", "{dist}/*", "{hadoop}/*", "{server}/*"),
     schema=("hive-schema-3.1.0",),
     site={
         "metastore.async.log.enabled": "false",
-        "metastore.expression.proxy": "org.apache.hadoop.hive.metastore.DefaultPartitionExpressionProxy",
         # What ends the locks of killed clients runs by default only beside the compactor, which is a part of hive-exec.
         "metastore.task.threads.always": "org.apache.hadoop.hive.metastore.events.EventCleanerTask,"
         "org.apache.hadoop.hive.metastore.txn.AcidHouseKeeperService",
-        "metastore.event.db.notification.api.auth": "false",
+        "hive.metastore.event.db.notification.api.auth": "false",
     },
 )
 
@@ -118,7 +127,7 @@ HIVE_4_1_0 = replace(
 VERSIONS = {
     "4.0.1": HIVE_4_0_1,
     "3.1.3": HIVE_3_1_3,
-    "2.3.10": replace(HIVE_2_3_9, server_pom="metastore-2.3.10"),
+    "2.3.10": replace(HIVE_2_3_9, server_pom="metastore-2.3.10", keeps_expected_values=True),
     "2.3.9": HIVE_2_3_9,
     "4.1.0": HIVE_4_1_0,
     "4.2.1": replace(HIVE_4_1_0, server_pom="metastore-4.2.1", newer_java=True),
@@ -129,6 +138,7 @@ VERSIONS = {
     "derby": replace(
         HIVE_4_0_1,
         database="derby",
+        keeps_expected_values=False,
         # It tries each refused call again ten times, with two seconds in between.
         site={**HIVE_4_0_1.site, "metastore.hmshandler.retry.interval": "50ms"},
     ),

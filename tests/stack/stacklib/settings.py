@@ -75,3 +75,7 @@ def write_hadoop_xml(path: Path, values: dict[str, object]) -> None:
 
 def write_properties(path: Path, values: dict[str, object]) -> None:
     write(path, "".join(f"{name}={value}\n" for name, value in values.items()))
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in path.read_text().splitlines())

@@ -5,24 +5,33 @@ import threading
 import time
 from typing import Optional, Sequence
 
-from . import choices, hdfs, settings, spark
+from . import choices, clients, hdfs, hiveserver2, settings, spark
 from .hdfs import DataNode, NameNode
+from .hiveserver2 import HiveServer2
 from .kafka import Kafka
 from .layout import Layout, StackError, say
-from .metastore import SMALL, Metastore, further_name
+from .metastore import SMALL, Metastore, further_name, variable
 from .postgres import Postgres
 from .server import Server
+from .trino import Trino
 
 
 class Stack:
-    def __init__(self, layout: Layout, versions: Sequence[str] = (), lock_timeout_seconds: Optional[int] = None) -> None:
-        """`versions` of the metastore, the main one first, and the timeout of its locks; nothing given: as they were before."""
+    def __init__(
+        self,
+        layout: Layout,
+        versions: Sequence[str] = (),
+        lock_timeout_seconds: Optional[int] = None,
+        engines: Sequence[str] = (),
+    ) -> None:
+        """`versions` of the metastore, the main one first, the timeout of its locks, and engines that are servers; nothing given: as
+        they were before."""
         self.layout = layout
         layout.create()
         made = choices.read(layout)
-        self.choices = choices.extended(made, versions, lock_timeout_seconds)
+        self.choices = choices.extended(made, versions, lock_timeout_seconds, engines)
         further = {further_name(version): version for version in self.choices.further_metastores}
-        self.ports = settings.ports(layout, (*settings.PORTS, *further))
+        self.ports = settings.ports(layout, (*settings.PORTS, *further, *self._engine_names()))
         postgres = Postgres(layout, self.ports)
         timeout = self.choices.lock_timeout_seconds
         main = Metastore(layout, self.ports, self.choices.metastore_version, postgres, lock_timeout_seconds=timeout)
@@ -39,12 +48,30 @@ class Stack:
                 DataNode(layout, self.ports),
                 postgres,
                 *self.metastores.values(),
+                *self._engines(),
             )
         }
         if made and made.lock_timeout_seconds != timeout:
             self._require_no_metastore()
         if self.choices != made:
             choices.write(layout, self.choices)
+
+    def _engine_names(self) -> list[str]:
+        names = [] if "trino" not in self.choices.engines else [Trino.name]
+        if "hiveserver2" in self.choices.engines:
+            metastores = [Metastore.name, *map(further_name, self.choices.further_metastores)]
+            names += map(hiveserver2.name_beside, metastores)
+        return names
+
+    def _engines(self) -> list[Server]:
+        self.hiveserver2s: dict[str, HiveServer2] = {}
+        self.trino: Optional[Trino] = None
+        if "hiveserver2" in self.choices.engines:
+            beside = {version: server for version, server in self.metastores.items() if version in hiveserver2.RELEASES}
+            self.hiveserver2s = {version: HiveServer2(self.layout, self.ports, server, version) for version, server in beside.items()}
+        if "trino" in self.choices.engines:
+            self.trino = Trino(self.layout, self.ports, self.metastores)
+        return [*self.hiveserver2s.values(), *([self.trino] if self.trino else [])]
 
     def _require_no_metastore(self) -> None:
         running = [server.name for server in self.metastores.values() if server.process.identity()]
@@ -55,9 +82,8 @@ class Stack:
             )
 
     def server(self, name: str) -> Server:
-        """The server of this name; the main metastore also answers to the name that it would have beside another."""
-        if name == further_name(self.choices.metastore_version):
-            name = Metastore.name
+        """The server of this name; the main metastore and what is beside it also answer to names with the version."""
+        name = name.removesuffix(further_name(self.choices.metastore_version).removeprefix(Metastore.name))
         if name not in self.servers:
             raise StackError(f"unknown server {name}; known: {', '.join(self.servers)}")
         return self.servers[name]
@@ -139,9 +165,7 @@ class Stack:
             **{f"HIVE_METASTORE_URIS_{variable(version)}": server.address() for version, server in self.metastores.items()},
             "HADOOP_CONF_DIR": str(self.layout.hadoop_conf),
             **spark.variables(),
+            **hiveserver2.variables(self.hiveserver2s),
+            **({"TRINO_URL": self.trino.address()} if self.trino else {}),
+            **(clients.variables() if self.choices.engines else {}),
         }
-
-
-def variable(version: str) -> str:
-    """A version as the end of a variable's name: 4_0_1, DERBY."""
-    return version.replace(".", "_").upper()
