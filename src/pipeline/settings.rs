@@ -23,6 +23,9 @@ pub struct PipelineSettings {
     pub batch_rows: usize,
     /// Most bytes in one batch between the stages; a single larger record still makes a batch.
     pub batch_bytes: ByteSize,
+    /// Tasks that encode bronze's files, and as many for silver's; what all of them wrote becomes one commit. More than one pays where the
+    /// processor has cores to spare; each keeps files of its own open. Default: 1.
+    pub workers: usize,
     /// How much older than an earlier record of its partition a later one may be: so much less is what tables state to be complete. Exact
     /// with any value where the topic has `message.timestamp.type=LogAppendTime`; else as much as producers hold back. Default: 1m.
     #[serde(with = "humantime_serde")]
@@ -45,6 +48,7 @@ impl Default for PipelineSettings {
             commit_bytes: ByteSize::mib(128),
             batch_rows: 16_384,
             batch_bytes: ByteSize::mib(8),
+            workers: 1,
             allowed_disorder: Duration::from_secs(60),
             completeness_interval: Duration::from_secs(60),
             shutdown_grace: Duration::from_secs(30),
@@ -68,6 +72,9 @@ impl PipelineSettings {
         }
         if self.commit_bytes < self.batch_bytes {
             return problem("commit_bytes", "must not be smaller than pipeline.batch_bytes");
+        }
+        if !(1..=64).contains(&self.workers) {
+            return problem("workers", "must lie between 1 and 64");
         }
         if self.commit_interval.is_zero() {
             return problem("commit_interval", "must be longer than zero");

@@ -237,7 +237,7 @@ impl LakeTable {
             batch.input.as_ref(),
             &batch.summary,
             metadata.properties(),
-        );
+        )?;
         let offsets_bytes = marks.summary.values().map(String::len).max().unwrap_or(0);
         let spec = manifests::partition_spec(metadata, batch.files.spec_id)?;
         // A column that the files are partitioned by may have been dropped since.

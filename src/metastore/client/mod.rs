@@ -25,7 +25,7 @@ use super::thrift::{List, Struct, Value};
 use crate::error::{Context, Result};
 use pool::{Pool, Repeat};
 
-pub use held_lock::HeldLock;
+pub use held_lock::{HeldLock, Wait};
 pub use probe::CompareAndSwap;
 #[doc(hidden)]
 pub use wire::{Dial, Wire};

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::record::RawBatch;
 use crate::source::batch::{BATCH_BYTES_MAX, Header};
 use crate::source::worker::{BatchReader, Stop};
-use crate::source::{KafkaSettings, OnDataLoss, PollLimits, RawBatchBuilder, Start, now_us};
+use crate::source::{Assignment, Change, KafkaSettings, OnDataLoss, PollLimits, RawBatchBuilder, Start, now_us};
 
 /// The longest wait inside librdkafka, which comes back only when it passes or thousands of records are there; a stop is noticed then.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
@@ -107,6 +107,16 @@ impl Reader {
         }
     }
 
+    /// Where all partitions begin if no table knows anything.
+    pub fn all_beginnings(&self) -> Result<BTreeMap<PartitionId, i64>> {
+        let partitions: Vec<PartitionId> = self.topic.describe()?.partitions.iter().map(|it| it.partition).collect();
+        self.beginnings(&partitions, true)
+    }
+
+    fn shares(&self) -> bool {
+        self.settings.assignment == Assignment::Group
+    }
+
     /// Hands the builder's positions to librdkafka, which then fetches from there.
     fn reassign(&mut self) -> Result<()> {
         self.assigned = Assigned::No;
@@ -114,9 +124,32 @@ impl Reader {
         self.suspects.clear();
         let positions = self.builder.positions();
         self.at_end = positions.keys().map(|&partition| (partition, false)).collect();
-        self.topic.consumer.assign(&self.topic.name, &positions)?;
+        if self.shares() {
+            self.topic.consumer.remove(&self.topic.name, &positions.keys().copied().collect())?;
+            self.topic.consumer.add(&self.topic.name, &positions)?;
+        } else {
+            self.topic.consumer.assign(&self.topic.name, &positions)?;
+        }
         self.assigned = Assigned::Yes;
         Ok(())
+    }
+
+    /// Begins with partitions that the group has given us.
+    fn take_over(&mut self, partitions: &BTreeSet<PartitionId>, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<()> {
+        let unknown: Vec<PartitionId> = partitions.iter().copied().filter(|id| !next_offsets.contains_key(id)).collect();
+        let beginnings = self.beginnings(&unknown, false)?;
+        let mut positions = BTreeMap::new();
+        for partition in partitions {
+            if let Some(next) = next_offsets.get(partition) {
+                self.builder.continue_partition(*partition, *next);
+                positions.insert(*partition, *next);
+            } else if let Some(first) = beginnings.get(partition) {
+                self.builder.add_partition(*partition, *first);
+                positions.insert(*partition, *first);
+            }
+        }
+        self.at_end.extend(positions.keys().map(|&partition| (partition, false)));
+        self.topic.consumer.add(&self.topic.name, &positions)
     }
 
     /// Compares the topic with the one that was opened and takes in partitions that were added.
@@ -126,6 +159,10 @@ impl Reader {
         if now.topic_id != self.topic_id {
             self.failure = Some(Failure::Recreated { now: now.topic_id });
             return Ok(());
+        }
+        if self.shares() {
+            // The group's leader watches for added partitions.
+            return if self.assigned == Assigned::No && self.change().is_none() { self.reassign() } else { Ok(()) };
         }
         let known = self.builder.positions();
         let added: Vec<PartitionId> = now.partitions.iter().map(|it| it.partition).filter(|id| !known.contains_key(id)).collect();
@@ -170,7 +207,11 @@ impl Reader {
     /// Asks Kafka whether it really lacks the next offset of the suspects: librdkafka may report about an assignment that has been
     /// replaced since. If the offset is there, fetching begins again, because librdkafka has given the partition up.
     fn confirm_suspects(&mut self) {
-        if self.suspects.is_empty() || self.confirmed.is_some_and(|when| when.elapsed() < PROBE_INTERVAL) {
+        // While a change waits, adding or removing a partition would pass for its answer.
+        if self.suspects.is_empty()
+            || self.change().is_some()
+            || self.confirmed.is_some_and(|when| when.elapsed() < PROBE_INTERVAL)
+        {
             return;
         }
         self.confirmed = Some(Instant::now());
@@ -276,6 +317,12 @@ impl BatchReader for Reader {
         if now.topic_id != self.topic_id {
             return Err(self.error(&Failure::Recreated { now: now.topic_id }));
         }
+        if self.shares() {
+            self.builder.reset(&BTreeMap::new(), |_| false);
+            self.assigned = Assigned::Yes;
+            self.topic.consumer.subscribe(&self.topic.name)?;
+            return Ok(BTreeMap::new());
+        }
         let unknown: Vec<PartitionId> =
             now.partitions.iter().map(|it| it.partition).filter(|id| !next_offsets.contains_key(id)).collect();
         let mut positions = self.beginnings(&unknown, next_offsets.is_empty())?;
@@ -296,6 +343,12 @@ impl BatchReader for Reader {
     fn poll(&mut self, limits: &PollLimits, stop: &Stop) -> Result<Option<RawBatch>> {
         if self.unproven.is_some() {
             return self.prove();
+        }
+        if let Some(reason) = self.topic.consumer.events().membership().why_expelled() {
+            return Err(self.error(&Failure::Expelled { reason }));
+        }
+        if self.change().is_some() {
+            return Ok(None);
         }
         if !self.builder.has_progress()
             && let Some(failure) = &self.failure
@@ -325,6 +378,9 @@ impl BatchReader for Reader {
             let wait = left.min(if open { OPEN_WAIT } else { IDLE_WAIT });
             asked = true;
             let came = self.topic.consumer.poll(&mut self.pending, wait, limits.max_rows);
+            if self.change().is_some() {
+                break;
+            }
             if came == 0 && open && self.at_end.values().all(|end| *end) {
                 break;
             }
@@ -339,5 +395,35 @@ impl BatchReader for Reader {
         self.topic.consumer.events().reached();
         self.unproven = Some(self.builder.finish(now_us())?);
         self.prove()
+    }
+
+    fn change(&self) -> Option<Change> {
+        let change = self.topic.consumer.events().membership().change()?;
+        // What was read before comes first, unless it is to be dropped.
+        (self.unproven.is_none() || matches!(change, Change::Lost(_))).then_some(change)
+    }
+
+    fn answer(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<BTreeMap<PartitionId, i64>> {
+        let Some(change) = self.change() else { return Ok(self.builder.positions()) };
+        match change {
+            Change::Assigned(partitions) => self.take_over(&partitions, next_offsets)?,
+            Change::Revoked(partitions) | Change::Lost(partitions) => {
+                self.unproven = None;
+                self.pending.forget(&partitions);
+                for partition in &partitions {
+                    self.builder.remove_partition(*partition);
+                    self.at_end.remove(partition);
+                    self.suspects.remove(partition);
+                }
+                self.topic.consumer.remove(&self.topic.name, &partitions)?;
+            }
+        }
+        self.topic.consumer.events().membership().answered();
+        Ok(self.builder.positions())
+    }
+
+    fn leave(&mut self) {
+        self.pending.clear();
+        self.topic.consumer.close();
     }
 }
