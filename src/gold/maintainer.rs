@@ -13,7 +13,7 @@
 //! *What may leak*: version directories of refreshes that failed, until the sweep; the lock of a killed process, until the metastore's
 //! `metastore.txn.timeout`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
@@ -178,6 +178,11 @@ impl GoldMaintainer {
 
     pub fn memory_bytes(&self) -> usize {
         self.open.state().memory_bytes()
+    }
+
+    /// These topic partitions are not read for now although they have records: they are not idle.
+    pub fn hold(&mut self, partitions: &BTreeSet<PartitionId>, now: SystemTime) {
+        self.open.hold(partitions, instant_us(now));
     }
 
     /// Counts rows that silver has just committed. They must continue [`GoldMaintainer::positions`]; if they don't, nothing is changed

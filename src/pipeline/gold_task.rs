@@ -261,6 +261,7 @@ impl GoldTask {
             Some(first) => arrow::compute::concat_batches(&first.schema(), &committed.rows)?,
             None => maintainer.plan().no_rows(),
         };
+        maintainer.hold(&committed.paused, SystemTime::now());
         let update = maintainer.update(&rows, &committed.delta, SystemTime::now())?;
         self.tally.busy(&self.table, started.elapsed());
         match update {

@@ -14,6 +14,8 @@ mod completeness;
 mod cycle;
 mod definition;
 mod gold_task;
+mod lead;
+mod pace;
 mod positions;
 mod rebalance;
 mod report;

@@ -14,17 +14,18 @@ use uuid::Uuid;
 
 use super::commit::{Ready, prepare, signature};
 use super::cycle::{BronzeFiles, FilledCycle, OpenCycle};
+use super::lead::Lead;
 use super::positions::{distance, reached};
 use super::settings::PipelineSettings;
 use super::share::Share;
-use super::silver_stage::SilverReady;
+use super::silver_stage::{CommittedRows, SilverReady};
 use super::silver_state::{Patience, Silver};
 use super::tally::Tally;
 use crate::checkpoint::{Delta, PartitionId};
 use crate::completeness::Sighting;
 use crate::error::{Context, Result};
 use crate::retry::with_deadline;
-use crate::source::{Change, PollLimits, Source};
+use crate::source::{Change, PollLimits, Source, now_us};
 use crate::storage::CloseBarrier;
 use crate::table::{Append, LakeTable, Origin, WRITER, WriterSettings};
 use crate::window::Window;
@@ -65,6 +66,8 @@ pub(super) struct Session<'a> {
     pub share: Share,
     /// The group has given this process a share, be it empty; always true without a group.
     pub joined: bool,
+    /// Which of them wait for others.
+    pub lead: Lead,
 }
 
 impl Session<'_> {
@@ -79,6 +82,7 @@ impl Session<'_> {
             }
             if matches!(end, CycleEnd::Change | CycleEnd::Lost) {
                 if let Some(change) = self.source.change() {
+                    self.forget_lead().await?;
                     self.hand_over(change).await?;
                 }
                 continue;
@@ -109,6 +113,9 @@ impl Session<'_> {
             if wait.is_zero() {
                 break CycleEnd::Due;
             }
+            // Whoever waits goes on soon after the others have nothing more.
+            let wait = if self.lead.paused().is_empty() { wait } else { wait.min(IDLE_WAIT) };
+            let asked = Instant::now();
             let limits = PollLimits {
                 max_rows: self.settings.batch_rows,
                 max_bytes: self.settings.batch_bytes.as_u64() as usize,
@@ -119,11 +126,12 @@ impl Session<'_> {
                 () = self.shutdown.cancelled() => break CycleEnd::Last,
                 polled = self.source.poll(&limits) => polled?,
             };
+            self.lead.polled(asked.elapsed(), polled.as_ref(), now_us() / 1_000)?;
             let Some(batch) = polled else {
                 match self.source.change() {
                     Some(Change::Lost(_)) => break CycleEnd::Lost,
                     Some(_) => break CycleEnd::Change,
-                    None => {}
+                    None => self.keep_together().await?,
                 }
                 if cycle.is_none() {
                     self.state_when_idle().await;
@@ -138,6 +146,7 @@ impl Session<'_> {
             if !open.push(batch).await? {
                 break CycleEnd::Due;
             }
+            self.keep_together().await?;
         };
         let filled = match cycle {
             Some(open) => {
@@ -268,7 +277,7 @@ impl Session<'_> {
             _ => return,
         };
         match swapped {
-            Ok(rows) => self.silver.tell_gold(rows),
+            Ok(rows) => self.silver.tell_gold(CommittedRows { paused: self.lead.paused().clone(), ..rows }),
             Err(failure) => self.silver.fail(failure),
         }
     }

@@ -6,7 +6,7 @@
 //!
 //! *Failure*: an error before silver's swap changes nothing; one after it leaves the pending note, and the stage must be opened again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -78,6 +78,8 @@ pub(super) struct SilverReady {
 pub(super) struct CommittedRows {
     pub rows: Vec<RecordBatch>,
     pub delta: Delta,
+    /// Topic partitions that are not read for now although they have records.
+    pub paused: BTreeSet<PartitionId>,
 }
 
 impl SilverStage {
@@ -224,7 +226,7 @@ impl SilverStage {
             Window::RejectedSwapped.pass();
             line.tell(&self.parts.tally, None);
         }
-        Ok(CommittedRows { rows: gold_rows, delta })
+        Ok(CommittedRows { rows: gold_rows, delta, paused: BTreeSet::new() })
     }
 
     /// Deletes what was prepared, before any swap.

@@ -6,12 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{debug, info};
 
 use super::commit::signature;
 use super::definition::Definition;
 use super::gold_task::{self, GoldTasks, Seat};
+use super::lead::Lead;
 use super::positions::{distance, ensure_partitions_exist};
 use super::rebalance::{begin, share};
 use super::session::Session;
@@ -25,7 +27,7 @@ use crate::catalog::{HiveCatalog, Lakehouse};
 use crate::checkpoint::{Checkpoint, OffsetRange, PartitionId};
 use crate::error::Result;
 use crate::silver::{SilverPlan, rejected};
-use crate::source::{self, Source, SourceSettings};
+use crate::source::{self, Source, SourceKind, SourceSettings};
 use crate::table::{LakeTable, Origin, TableSpec};
 use crate::window::Window;
 
@@ -125,10 +127,17 @@ pub(super) async fn open<'a>(
         ends: (options.until == Until::CaughtUp).then_some(ends),
         looked: None,
         joined: !share.is_shared(),
+        lead: lead(definition),
         share,
         source,
     };
     Ok((session, gold))
+}
+
+/// Only Kafka hands out its partitions independently of each other; only gold's memory depends on their lead.
+fn lead(definition: &Definition) -> Lead {
+    let matters = definition.source.kind == SourceKind::Kafka && !definition.gold.is_empty();
+    Lead::new(if matters { definition.pipeline.max_lead } else { Duration::ZERO })
 }
 
 async fn open_source(settings: &SourceSettings) -> Result<OpenSource> {

@@ -114,6 +114,12 @@ pub trait Source: Send + Sync {
     /// Dropping the future loses nothing.
     async fn poll(&mut self, limits: &PollLimits) -> Result<Option<RawBatch>>;
 
+    /// Reads none of these partitions until it is called again without them. A poll may still bring what was fetched of them. An assignment
+    /// ends it. A source that reads all its partitions together has nothing to pause.
+    async fn pause(&mut self, _partitions: &BTreeSet<PartitionId>) -> Result<()> {
+        Ok(())
+    }
+
     /// By partition, the offset that follows what [`Source::poll`] has returned.
     fn positions(&self) -> BTreeMap<PartitionId, i64>;
 

@@ -3,7 +3,7 @@
 //! *Invariants*: a poll that was started is always finished and its batch handed out (or discarded by an assignment), also when the
 //! future that started it was dropped: a batch can't fall between two calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -55,6 +55,11 @@ pub(crate) trait BatchReader: Send + 'static {
 
     fn poll(&mut self, limits: &PollLimits, stop: &Stop) -> Result<Option<RawBatch>>;
 
+    /// Brings nothing of these partitions, and of all others again.
+    fn pause(&mut self, _partitions: &BTreeSet<PartitionId>) -> Result<()> {
+        Ok(())
+    }
+
     /// The change of partitions that waits for its answer.
     fn change(&self) -> Option<Change> {
         None
@@ -95,6 +100,12 @@ impl<R: BatchReader> Worker<R> {
         let (reader, next_offsets) = (self.reader.clone(), next_offsets.clone());
         self.positions = blocking(move || lock(&reader)?.assign(&next_offsets)).await?;
         Ok(())
+    }
+
+    /// A poll under way is waited for, and may still bring some of these partitions.
+    pub async fn pause(&mut self, partitions: &BTreeSet<PartitionId>) -> Result<()> {
+        let (reader, partitions) = (self.reader.clone(), partitions.clone());
+        blocking(move || lock(&reader)?.pause(&partitions)).await
     }
 
     /// None while a poll is under way: what it brings comes first.

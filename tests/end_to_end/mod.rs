@@ -5,6 +5,7 @@ mod completeness;
 mod data_loss;
 mod embedded;
 mod identity;
+mod lead;
 mod real;
 mod lake;
 

@@ -118,7 +118,7 @@ impl Consumer {
     }
 }
 
-fn partition_list(topic: &str, partitions: &BTreeSet<PartitionId>) -> TopicPartitionList {
+pub(super) fn partition_list(topic: &str, partitions: &BTreeSet<PartitionId>) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for &partition in partitions {
         // The end is an offset that the list takes.

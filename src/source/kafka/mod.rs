@@ -105,6 +105,10 @@ impl Source for KafkaSource {
         self.worker.poll(limits).await
     }
 
+    async fn pause(&mut self, partitions: &BTreeSet<PartitionId>) -> Result<()> {
+        self.worker.pause(partitions).await
+    }
+
     fn positions(&self) -> BTreeMap<PartitionId, i64> {
         self.worker.positions().clone()
     }

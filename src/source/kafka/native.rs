@@ -21,7 +21,7 @@ use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr, RDKafkaType};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::events::Events;
-use super::membership::on_rebalance;
+use super::membership::{on_rebalance, partition_list};
 use crate::checkpoint::PartitionId;
 use crate::error::{Error, Result};
 
@@ -78,6 +78,23 @@ impl Consumer {
         // SAFETY: both pointers are valid; librdkafka copies the list.
         let code = unsafe { ffi::rd_kafka_assign(self.client.native_ptr(), list.ptr()) };
         check(code, || format!("partitions of topic {topic} could not be assigned"))
+    }
+
+    /// Fetches nothing of these partitions any more. What was fetched and not taken is dropped; it comes again after [`Self::resume`]. An
+    /// assignment doesn't end it.
+    pub fn pause(&self, topic: &str, partitions: &BTreeSet<PartitionId>) -> Result<()> {
+        let list = partition_list(topic, partitions);
+        // SAFETY: both pointers are valid; the list is changed in place only while the call lasts.
+        let code = unsafe { ffi::rd_kafka_pause_partitions(self.client.native_ptr(), list.ptr()) };
+        check(code, || format!("partitions of topic {topic} could not be paused"))
+    }
+
+    /// Fetches these partitions again, behind the last record that was taken.
+    pub fn resume(&self, topic: &str, partitions: &BTreeSet<PartitionId>) -> Result<()> {
+        let list = partition_list(topic, partitions);
+        // SAFETY: as above.
+        let code = unsafe { ffi::rd_kafka_resume_partitions(self.client.native_ptr(), list.ptr()) };
+        check(code, || format!("partitions of topic {topic} could not be resumed"))
     }
 
     /// Starts committing consumer-group offsets; the outcome comes to [`Events`].

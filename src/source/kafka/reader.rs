@@ -48,6 +48,8 @@ pub(super) struct Reader {
     suspects: BTreeSet<PartitionId>,
     /// When that was last looked into.
     confirmed: Option<Instant>,
+    /// Partitions that librdkafka was told not to fetch.
+    paused: BTreeSet<PartitionId>,
     assigned: Assigned,
     partitions_checked: Instant,
     probed: Instant,
@@ -77,6 +79,7 @@ impl Reader {
             failure: None,
             suspects: BTreeSet::new(),
             confirmed: None,
+            paused: BTreeSet::new(),
             assigned: Assigned::No,
             partitions_checked: now,
             probed: now,
@@ -313,6 +316,7 @@ impl Reader {
 impl BatchReader for Reader {
     fn assign(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<BTreeMap<PartitionId, i64>> {
         (self.failure, self.unproven, self.confirmed) = (None, None, None);
+        self.pause(&BTreeSet::new())?;
         let now = self.topic.describe()?;
         if now.topic_id != self.topic_id {
             return Err(self.error(&Failure::Recreated { now: now.topic_id }));
@@ -381,7 +385,7 @@ impl BatchReader for Reader {
             if self.change().is_some() {
                 break;
             }
-            if came == 0 && open && self.at_end.values().all(|end| *end) {
+            if came == 0 && open && self.at_end.iter().all(|(partition, end)| *end || self.paused.contains(partition)) {
                 break;
             }
             if came == 0 && !open {
@@ -395,6 +399,22 @@ impl BatchReader for Reader {
         self.topic.consumer.events().reached();
         self.unproven = Some(self.builder.finish(now_us())?);
         self.prove()
+    }
+
+    fn pause(&mut self, partitions: &BTreeSet<PartitionId>) -> Result<()> {
+        let (consumer, topic) = (&self.topic.consumer, &self.topic.name);
+        let over: BTreeSet<_> = self.paused.difference(partitions).copied().collect();
+        if !over.is_empty() {
+            consumer.resume(topic, &over)?;
+            self.paused.retain(|partition| !over.contains(partition));
+        }
+        let more: BTreeSet<_> = partitions.difference(&self.paused).copied().collect();
+        if !more.is_empty() {
+            // Named even if that fails: then some of them are, and the next call resumes them.
+            self.paused.extend(&more);
+            consumer.pause(topic, &more)?;
+        }
+        Ok(())
     }
 
     fn change(&self) -> Option<Change> {
