@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::lake::{SMALL_COMMITS, SUMMED, Servers, assert_records, expected, number, plain};
 use super::{Lake, WINDOWS};
 
-fn env(name: &str) -> String {
+pub fn env(name: &str) -> String {
     std::env::var(name)
         .unwrap_or_else(|_| panic!("{name} is not set: eval \"$(tests/stack/stack env)\" after `stack up --with spark`"))
 }
@@ -165,7 +165,7 @@ fn assert_gold(lake: &Lake, expected: &Value) {
 }
 
 /// Spark, through the metastore, counts and sums the same in every layer and in the view.
-fn assert_spark_agrees(lake: &Lake, expected: &Value) {
+pub fn assert_spark_agrees(lake: &Lake, expected: &Value) {
     let sums = SUMMED.map(|name| format!("sum({name})")).join(", ");
     let statements = [
         format!("select count(*) from {}", lake.table("bronze_amazon_sales")),
