@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::positions::distance;
 use super::session::Session;
@@ -33,7 +33,11 @@ impl Session<'_> {
                 self.source.answer(&next).await?;
                 self.share = share(&*self.source);
                 self.joined = true;
-                info!(?partitions, owned = %self.owned(), "the group gives partitions to this daemon, which go on where bronze ends");
+                if partitions.is_empty() {
+                    debug!(owned = %self.owned(), "the group was rebalanced and gives this daemon no more partitions");
+                } else {
+                    info!(?partitions, owned = %self.owned(), "the group gives partitions to this daemon, which go on where bronze ends");
+                }
                 if let Some(ends) = &self.ends {
                     let positions = self.source.positions();
                     let come = |all: &BTreeMap<PartitionId, i64>| {

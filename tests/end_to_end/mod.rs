@@ -4,6 +4,7 @@
 mod completeness;
 mod data_loss;
 mod embedded;
+mod group;
 mod identity;
 mod lead;
 mod real;

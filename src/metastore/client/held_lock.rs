@@ -149,8 +149,19 @@ impl HeldLock {
     }
 
     async fn check(&self) -> Result<LockState> {
-        let state = repeated(|| self.metastore.check_lock(self.id)).await;
-        Ok(state.with_context(|| format!("lock {} on {} cannot be checked", self.id, self.what))?.state)
+        match repeated(|| self.metastore.check_lock(self.id)).await {
+            Ok(response) => Ok(response.state),
+            // Its timeout passed while this process, or the way to the server, stood still.
+            Err(error @ MetastoreError::Lock { .. }) => {
+                Err(self.gone("the metastore does not know it any more").caused_by(error))
+            }
+            Err(error) => Err(Error::from(error).context(format!("lock {} on {} cannot be checked", self.id, self.what))),
+        }
+    }
+
+    fn gone(&self, why: &str) -> Error {
+        Error::transient(format!("lock {} on {} was lost: {why}", self.id, self.what))
+            .hint("lower metastore.lock_heartbeat, or raise metastore.txn.timeout on the metastore")
     }
 
     /// Gives back for a process of ours that was killed on this machine what it still holds here. Nothing else is ever taken away.
@@ -189,16 +200,12 @@ impl HeldLock {
 
     /// Asks the server whether the lock is still held. Call it on both sides of what the lock protects.
     pub async fn ensure_held(&self) -> Result<()> {
-        let gone = |why: &str| {
-            Error::transient(format!("lock {} on {} was lost: {why}", self.id, self.what))
-                .hint("lower metastore.lock_heartbeat, or raise metastore.txn.timeout on the metastore")
-        };
         if let Some(why) = self.lost.get() {
-            return Err(gone(why));
+            return Err(self.gone(why));
         }
         match self.check().await? {
             LockState::Acquired => Ok(()),
-            LockState::Waiting | LockState::Abort | LockState::NotAcquired => Err(gone("the metastore no longer grants it")),
+            LockState::Waiting | LockState::Abort | LockState::NotAcquired => Err(self.gone("the metastore no longer grants it")),
         }
     }
 

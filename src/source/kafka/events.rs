@@ -30,9 +30,6 @@ impl Events {
 
     /// An error of the client as a whole.
     pub fn failed(&self, code: i32, reason: &str) {
-        if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__FATAL as i32 {
-            self.membership.expelled(reason);
-        }
         let all_down = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN as i32;
         if let Ok(mut last) = self.last_error.lock()
             && (!all_down || last.is_empty())

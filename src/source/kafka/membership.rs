@@ -7,6 +7,10 @@
 //! *Invariants*: changes are answered in the order in which they came, each once. A consumer that is being closed answers at once, and what
 //! was noted before is answered first: librdkafka would wait for it forever.
 //!
+//! librdkafka pauses what stays assigned while the group rebalances, and afterwards fetches behind the last thing that was consumed. It
+//! counts the end of a partition as a thing with an offset: of a partition that stood at its end it would leave out the next record. So
+//! after each answer whatever stays is sought to where it stands.
+//!
 //! *Failure*: who doesn't poll for `max.poll.interval.ms`, or whose heartbeats don't arrive for `session.timeout.ms`, loses all its
 //! partitions and is told so ([`Change::Lost`]); the table's offsets refuse what it may still commit. A member whose `group.instance.id`
 //! another process uses is expelled for good.
@@ -15,13 +19,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rdkafka::bindings as ffi;
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::describe::{copy_text, slice};
-use super::native::{Consumer, check, events, offset_list};
+use super::native::{Consumer, check, events, millis, offset_list};
 use crate::checkpoint::PartitionId;
 use crate::error::{Error, Result};
 use crate::source::Change;
@@ -33,8 +38,6 @@ pub(in crate::source) struct Membership {
     /// The topic whose partitions are shared; none as long as no group was joined.
     topic: OnceLock<String>,
     closing: AtomicBool,
-    /// Why this member can't take part any more, in librdkafka's words.
-    expelled: Mutex<Option<String>>,
 }
 
 impl Membership {
@@ -45,14 +48,6 @@ impl Membership {
 
     pub fn answered(&self) {
         lock(&self.waiting).pop_front();
-    }
-
-    pub fn expelled(&self, reason: &str) {
-        *lock(&self.expelled) = Some(reason.to_owned());
-    }
-
-    pub fn why_expelled(&self) -> Option<String> {
-        lock(&self.expelled).clone()
     }
 
     fn is_closing(&self) -> bool {
@@ -90,6 +85,27 @@ impl Consumer {
         // SAFETY: as above.
         let error = unsafe { ffi::rd_kafka_incremental_unassign(self.client().native_ptr(), list.ptr()) };
         told(error, || format!("partitions of topic {topic} could not be given back"))
+    }
+
+    /// Continues what is assigned already at these offsets; what was fetched of it is dropped. A partition whose fetching hasn't begun, or was
+    /// given up, is left alone.
+    pub fn seek(&self, topic: &str, next_offsets: &BTreeMap<PartitionId, i64>, timeout: Duration) -> Result<()> {
+        if next_offsets.is_empty() {
+            return Ok(());
+        }
+        let what = || format!("partitions of topic {topic} could not be continued");
+        let list = offset_list(topic, next_offsets)?;
+        // SAFETY: both pointers are valid; the list is changed in place only while the call lasts. The error, if any, is ours.
+        let error = unsafe { ffi::rd_kafka_seek_partitions(self.client().native_ptr(), list.ptr(), millis(timeout)) };
+        told(error, what)?;
+        for element in list.elements() {
+            match element.error() {
+                Ok(()) => {}
+                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) => {}
+                Err(error) => return Err(Error::transient(what()).caused_by(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Leaves the group, if it was joined. No message may be held any more. Waits for the group's coordinator, but not for long.

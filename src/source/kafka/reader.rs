@@ -264,7 +264,9 @@ impl Reader {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__BAD_MSG,
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED,
         ];
-        if FOR_A_PERSON.iter().any(|known| *known as i32 == code) {
+        if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__FATAL as i32 {
+            self.failure = Some(Failure::Expelled { reason: text });
+        } else if FOR_A_PERSON.iter().any(|known| *known as i32 == code) {
             self.failure = Some(Failure::Refused { reason: format!("partition {partition}: {text}") });
         } else {
             tracing::debug!(topic = self.topic.name, partition, code, reason = text, "kafka reports an error of a partition");
@@ -348,9 +350,6 @@ impl BatchReader for Reader {
         if self.unproven.is_some() {
             return self.prove();
         }
-        if let Some(reason) = self.topic.consumer.events().membership().why_expelled() {
-            return Err(self.error(&Failure::Expelled { reason }));
-        }
         if self.change().is_some() {
             return Ok(None);
         }
@@ -425,9 +424,11 @@ impl BatchReader for Reader {
 
     fn answer(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<BTreeMap<PartitionId, i64>> {
         let Some(change) = self.change() else { return Ok(self.builder.positions()) };
+        let mut stay = self.builder.positions();
         match change {
             Change::Assigned(partitions) => self.take_over(&partitions, next_offsets)?,
             Change::Revoked(partitions) | Change::Lost(partitions) => {
+                stay.retain(|partition, _| !partitions.contains(partition));
                 self.unproven = None;
                 self.pending.forget(&partitions);
                 for partition in &partitions {
@@ -439,6 +440,9 @@ impl BatchReader for Reader {
             }
         }
         self.topic.consumer.events().membership().answered();
+        self.pending.forget(&stay.keys().copied().collect());
+        self.at_end.extend(stay.keys().map(|&partition| (partition, false)));
+        self.topic.consumer.seek(&self.topic.name, &stay, self.topic.timeout)?;
         Ok(self.builder.positions())
     }
 
