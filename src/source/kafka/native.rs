@@ -89,7 +89,7 @@ impl Consumer {
         check(code, || format!("partitions of topic {topic} could not be paused"))
     }
 
-    /// Fetches these partitions again, behind the last record that was taken.
+    /// Fetches these partitions again, behind the last thing that was taken, which may be the end of a partition: seek afterwards.
     pub fn resume(&self, topic: &str, partitions: &BTreeSet<PartitionId>) -> Result<()> {
         let list = partition_list(topic, partitions);
         // SAFETY: as above.

@@ -405,6 +405,12 @@ impl BatchReader for Reader {
         let over: BTreeSet<_> = self.paused.difference(partitions).copied().collect();
         if !over.is_empty() {
             consumer.resume(topic, &over)?;
+            // As after a rebalance: of a partition that stood at its end librdkafka would leave out the next record.
+            let mut positions = self.builder.positions();
+            positions.retain(|partition, _| over.contains(partition));
+            self.pending.forget(&over);
+            self.at_end.extend(positions.keys().map(|&partition| (partition, false)));
+            consumer.seek(topic, &positions, self.topic.timeout)?;
             self.paused.retain(|partition| !over.contains(partition));
         }
         let more: BTreeSet<_> = partitions.difference(&self.paused).copied().collect();
