@@ -1,5 +1,7 @@
 //! `lakesmith verify`: the layers compared with each other.
 
+use bytesize::ByteSize;
+
 use super::global::GlobalArguments;
 use super::{Outcome, page};
 use crate::catalog::Lakehouse;
@@ -7,7 +9,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::gold::GoldPlan;
 use crate::silver::SilverPlan;
-use crate::verify::{self, Layers, Report, Severity};
+use crate::verify::{self, Layers, Report, Severity, VerifySettings};
 
 /// Compare the layers: bronze = silver + rejected, gold = the GROUP BY over silver
 #[derive(Debug, clap::Args)]
@@ -15,6 +17,7 @@ use crate::verify::{self, Layers, Report, Severity};
 Examples:
   lakesmith verify
   lakesmith verify --output json
+  lakesmith verify --memory 32MiB              slower, in less memory
   lakesmith verify --strict                    rows that other engines added or removed are differences too
 
 The exit code is 0 if all agrees, 1 if there are differences. It can run beside the pipeline: what is
@@ -23,6 +26,9 @@ pub struct Arguments {
     /// Fail also for differences that snapshots of other engines explain
     #[arg(long)]
     strict: bool,
+    /// Memory for what is compared at a time: overrides verify.memory_limit
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<ByteSize>,
     /// Form of the report
     #[arg(short, long, value_enum, default_value_t)]
     output: ReportFormat,
@@ -37,10 +43,12 @@ enum ReportFormat {
 
 pub async fn run(global: &GlobalArguments, arguments: Arguments) -> Result<Outcome> {
     let config = global.pipeline()?.config;
+    let settings = VerifySettings { memory_limit: arguments.memory.unwrap_or(config.verify.memory_limit) };
+    settings.validate()?;
     let severity = if arguments.strict { Severity::Strict } else { Severity::Explained };
     let layers = layers(&config)?;
     let lakehouse = Lakehouse::open(&config.metastore, &config.storage, &config.catalog).await?;
-    let report = verify::run(&lakehouse, &layers).await?;
+    let report = verify::run(&lakehouse, &layers, &settings).await?;
     lakehouse.close().await;
     match arguments.output {
         ReportFormat::Text => page::print(&text(&report, &layers))?,

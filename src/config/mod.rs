@@ -34,6 +34,7 @@ use crate::silver::SilverSettings;
 use crate::source::{SourceKind, SourceSettings};
 use crate::storage::{HadoopConf, StorageSettings};
 use crate::telemetry::LogSettings;
+use crate::verify::VerifySettings;
 
 pub use sources::{FlagSetting, PipelineFile, Sources};
 
@@ -55,6 +56,7 @@ pub struct Config {
     pub silver: SilverSettings,
     pub gold: Vec<GoldSettings>,
     pub query: QuerySettings,
+    pub verify: VerifySettings,
     pub log: LogSettings,
 }
 

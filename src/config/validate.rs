@@ -52,6 +52,7 @@ impl Check<'_> {
         self.between("pipeline.commit_interval", pipeline.commit_interval, Duration::from_millis(100), Duration::from_secs(3600));
         self.between("pipeline.shutdown_grace", pipeline.shutdown_grace, Duration::from_secs(1), Duration::from_secs(3600));
         self.note("pipeline", pipeline.validate());
+        self.note("verify", config.verify.validate());
         for (index, gold) in config.gold.iter().enumerate() {
             let path = format!("gold.{index}.refresh_interval");
             self.between(&path, gold.refresh_interval, Duration::from_millis(100), Duration::from_secs(86_400));

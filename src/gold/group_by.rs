@@ -19,10 +19,6 @@ impl GoldPlan {
     /// A DataFusion query, for a session with `datafusion.sql_parser.enable_ident_normalization` off, whose result becomes gold's rows
     /// by [`GoldPlan::from_group_by`]. `silver` is a table name, or a subquery with alias, that has silver's columns.
     pub fn group_by_sql(&self, silver: &str) -> String {
-        let (time, length) = (quoted(&self.settings().time_column), self.windows().length_us());
-        let micros = |column: &str| format!("CAST(CAST({column} AS TIMESTAMP(6)) AS BIGINT)");
-        let (happened, processed) = (micros(&time), micros(&quoted(PROCESSING_TIMESTAMP)));
-        let nameable = format!("{happened} >= {} AND {happened} < {}", NAMEABLE_US.start, NAMEABLE_US.end);
         let dimensions: Vec<_> = self.settings().dimensions.iter().map(|name| quoted(name)).collect();
         let mut arguments = String::new();
         let measures = self.measures().iter().enumerate().map(|(position, measure)| {
@@ -36,17 +32,38 @@ impl GoldPlan {
         });
         let columns: Vec<_> = dimensions.iter().cloned().chain(measures).collect();
         let groups: Vec<_> = std::iter::once("lakesmith_window".to_string()).chain(dimensions).collect();
-        // Two remainders: the first takes the sign of an instant before 1970.
         format!(
             "SELECT arrow_cast(lakesmith_window, 'Timestamp(Microsecond, None)') AS {start}, \
              arrow_cast(lakesmith_window + {length}, 'Timestamp(Microsecond, None)') AS {end}, {columns} \
-             FROM (SELECT *, lakesmith_instant - ((lakesmith_instant % {length}) + {length}) % {length} AS lakesmith_window \
-             FROM (SELECT *, COALESCE(CASE WHEN {nameable} THEN {happened} END, {processed}) AS lakesmith_instant{arguments} FROM {silver})) \
-             GROUP BY {groups}",
+             FROM {windowed} GROUP BY {groups}",
             start = quoted(WINDOW_START),
             end = quoted(WINDOW_END),
+            length = self.windows().length_us(),
             columns = columns.join(", "),
+            windowed = self.windowed(silver, &arguments),
             groups = groups.join(", "),
+        )
+    }
+
+    /// A DataFusion query for the windows that silver's rows fall into, each once.
+    pub fn windows_sql(&self, silver: &str) -> String {
+        format!(
+            "SELECT DISTINCT arrow_cast(lakesmith_window, 'Timestamp(Microsecond, None)') AS {start} FROM {windowed}",
+            start = quoted(WINDOW_START),
+            windowed = self.windowed(silver, ""),
+        )
+    }
+
+    /// Silver's rows with the start of their window.
+    fn windowed(&self, silver: &str, arguments: &str) -> String {
+        let (time, length) = (quoted(&self.settings().time_column), self.windows().length_us());
+        let micros = |column: &str| format!("CAST(CAST({column} AS TIMESTAMP(6)) AS BIGINT)");
+        let (happened, processed) = (micros(&time), micros(&quoted(PROCESSING_TIMESTAMP)));
+        let nameable = format!("{happened} >= {} AND {happened} < {}", NAMEABLE_US.start, NAMEABLE_US.end);
+        // Two remainders: the first takes the sign of an instant before 1970.
+        format!(
+            "(SELECT *, lakesmith_instant - ((lakesmith_instant % {length}) + {length}) % {length} AS lakesmith_window \
+             FROM (SELECT *, COALESCE(CASE WHEN {nameable} THEN {happened} END, {processed}) AS lakesmith_instant{arguments} FROM {silver}))"
         )
     }
 

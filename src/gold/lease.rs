@@ -9,11 +9,13 @@
 //! *Failure*: a write whose answer was lost is looked up. It may still arrive later; then the revision that is found is one of our own
 //! epoch, and the next write goes on from it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tracing::{info, warn};
 
 use super::progress::{EPOCH, REVISION, Revision};
 use crate::error::{Context, Error, Result};
-use crate::metastore::{CompareAndSwap, EnvironmentContext, HeldLock, HiveTable, Metastore};
+use crate::metastore::{CompareAndSwap, EnvironmentContext, HeldLock, HiveTable, Metastore, Wait};
 
 /// The name whose exclusive lock is the right to maintain a table.
 pub fn maintainer_lock(table: &str) -> String {
@@ -29,17 +31,20 @@ pub struct Lease {
     revision: Revision,
     /// Expected values are sent only where they are honoured.
     honoured: bool,
+    /// Signs of another maintainer were found.
+    fenced: AtomicBool,
 }
 
 impl Lease {
     /// Waits for the lock and raises the epoch.
-    pub async fn take_over(metastore: &Metastore, database: &str, table: &str) -> Result<Self> {
+    pub async fn take_over(metastore: &Metastore, database: &str, table: &str, wait: Wait) -> Result<Self> {
         let about = || format!("gold table {database}.{table} cannot be taken over");
-        let lock = HeldLock::acquire(metastore, database, &maintainer_lock(table)).await.with_context(about)?;
+        let lock = HeldLock::acquire_with(metastore, database, &maintainer_lock(table), wait).await.with_context(about)?;
         let honoured = metastore.compare_and_swap(database).await.with_context(about)? == CompareAndSwap::Honoured;
         let entry = load(metastore, database, table).await?;
         let found = revision_of(&entry)?;
-        let mut lease = Self { metastore: metastore.clone(), lock, entry, revision: found, honoured };
+        let mut lease =
+            Self { metastore: metastore.clone(), lock, entry, revision: found, honoured, fenced: AtomicBool::new(false) };
         let next = Revision { epoch: found.epoch + 1, number: 0 };
         lease.swap(next, &[(EPOCH, Some(next.epoch.to_string()))]).await.with_context(about)?;
         info!(table = %lease.name(), epoch = next.epoch, "maintaining a gold table");
@@ -78,9 +83,15 @@ impl Lease {
 
     /// The error for signs of another maintainer.
     pub fn fenced(&self, epoch: u64) -> Error {
+        self.fenced.store(true, Ordering::Relaxed);
         let ours = self.revision.epoch;
         Error::stop(format!("gold table {} is maintained by another process (epoch {epoch}, ours is {ours})", self.name()))
             .hint("run one pipeline per gold table; restart this one if the other is gone")
+    }
+
+    /// Whether [`Lease::fenced`] was found: another process is the maintainer now.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::Relaxed)
     }
 
     async fn swap(&mut self, next: Revision, parameters: &[(&'static str, Option<String>)]) -> Result<()> {

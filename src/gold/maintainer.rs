@@ -13,7 +13,7 @@
 //! *What may leak*: version directories of refreshes that failed, until the sweep; the lock of a killed process, until the metastore's
 //! `metastore.txn.timeout`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
@@ -31,7 +31,7 @@ use super::window::micros;
 use crate::checkpoint::{Checkpoint, Coverage, Delta, OffsetRange, PartitionId, parse_positions};
 use crate::error::{Context, Error, Result};
 use crate::hive::{PartitionKey, ensure_database, ensure_table, ensure_view, key_of};
-use crate::metastore::Metastore;
+use crate::metastore::{Metastore, Wait};
 use crate::storage::Storages;
 
 /// Offsets that catching up reads at a time; their rows are held in memory until they are counted.
@@ -77,13 +77,35 @@ impl GoldMaintainer {
         storages: &Storages,
         silver: &dyn SilverRows,
     ) -> Result<Self> {
+        Self::open_with(plan, database, metastore, storages, silver, Wait::ForTheHolder).await
+    }
+
+    /// As [`GoldMaintainer::open`], but stands by for as long as another process is the maintainer.
+    pub async fn stand_by(
+        plan: GoldPlan,
+        database: &str,
+        metastore: &Metastore,
+        storages: &Storages,
+        silver: &dyn SilverRows,
+    ) -> Result<Self> {
+        Self::open_with(plan, database, metastore, storages, silver, Wait::StandingBy).await
+    }
+
+    async fn open_with(
+        plan: GoldPlan,
+        database: &str,
+        metastore: &Metastore,
+        storages: &Storages,
+        silver: &dyn SilverRows,
+        wait: Wait,
+    ) -> Result<Self> {
         let name = format!("{database}.{}", plan.settings().table);
         ensure_database(metastore, database, None).await?;
         let location = table_location(&plan, database, metastore, storages).await?;
         let spec = plan.table_spec(database, &location)?;
         let view = plan.view_spec(database)?;
         ensure_table(metastore, storages, &spec).await?;
-        let lease = Lease::take_over(metastore, database, &spec.name).await?;
+        let lease = Lease::take_over(metastore, database, &spec.name, wait).await?;
         let (uuid, entry) = (silver.table_uuid(), lease.entry());
         let hint = || format!("drop {name}, and it is computed again from silver, or give the new one another name");
         if entry.parameter(DEFINITION).is_some_and(|found| found != plan.definition()) {
@@ -156,6 +178,11 @@ impl GoldMaintainer {
 
     pub fn memory_bytes(&self) -> usize {
         self.open.state().memory_bytes()
+    }
+
+    /// These topic partitions are not read for now although they have records: they are not idle.
+    pub fn hold(&mut self, partitions: &BTreeSet<PartitionId>, now: SystemTime) {
+        self.open.hold(partitions, instant_us(now));
     }
 
     /// Counts rows that silver has just committed. They must continue [`GoldMaintainer::positions`]; if they don't, nothing is changed
@@ -253,6 +280,11 @@ impl GoldMaintainer {
             return Err(Error::failed(format!("gold table {} has to be opened again after a failed update", self.lease.name())));
         }
         Ok(())
+    }
+
+    /// Whether another process was found to be the maintainer now.
+    pub fn is_fenced(&self) -> bool {
+        self.lease.is_fenced()
     }
 
     /// Lets another maintainer begin. What was not refreshed is counted again by it.

@@ -70,6 +70,11 @@ impl OpenWindows {
         }
     }
 
+    /// These topic partitions are not idle, whatever the clock says.
+    pub fn hold(&mut self, partitions: &BTreeSet<PartitionId>, now_us: i64) {
+        self.watermark.hold(partitions, now_us);
+    }
+
     pub fn positions(&self) -> &Positions {
         &self.positions
     }

@@ -5,7 +5,7 @@
 //!
 //! *Invariants*: it never goes back; a timestamp more than an hour ahead of the clock never moves it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::window::micros;
@@ -47,6 +47,15 @@ impl Watermark {
         seen.heard_us = seen.heard_us.max(now_us);
     }
 
+    /// These partitions have records that are not read for now, because they are far ahead of others: that is not being idle.
+    pub fn hold(&mut self, partitions: &BTreeSet<PartitionId>, now_us: i64) {
+        for partition in partitions {
+            if let Some(seen) = self.partitions.get_mut(partition) {
+                seen.heard_us = seen.heard_us.max(now_us);
+            }
+        }
+    }
+
     /// Moves the watermark as far as the partitions allow, and returns it; `i64::MIN` before the first record.
     pub fn advance(&mut self, now_us: i64) -> i64 {
         let awake = self.partitions.values().filter(|partition| now_us.saturating_sub(partition.heard_us) <= self.idle_after_us);
@@ -74,6 +83,18 @@ mod tests {
         assert_eq!(watermark.advance(61 * SECOND), 200);
         watermark.observe(1, 60, 62 * SECOND);
         assert_eq!(watermark.advance(62 * SECOND), 200, "it never goes back");
+    }
+
+    #[test]
+    fn one_that_waits_for_others_is_not_idle() {
+        let mut watermark = Watermark::new(Duration::from_secs(60), i64::MIN);
+        watermark.observe(0, 100, 0);
+        watermark.observe(1, 50, 0);
+        watermark.observe(1, 200, 120 * SECOND);
+        let mut held = watermark.clone();
+        assert_eq!(watermark.advance(120 * SECOND), 200);
+        held.hold(&BTreeSet::from([0, 7]), 120 * SECOND);
+        assert_eq!(held.advance(120 * SECOND), 100, "its next records are not late");
     }
 
     #[test]

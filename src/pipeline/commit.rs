@@ -43,15 +43,25 @@ pub(super) async fn prepare(table: &mut LakeTable, append: Append, barrier: &Clo
     let step = match table.prepare(append, barrier).await? {
         Preparation::Ready(prepared) => Step::Swap(prepared),
         Preparation::AlreadyCommitted(appended) => Step::Landed(Box::new(appended)),
-        Preparation::Mismatch(mismatch) => return Err(moved_on(&line.table, mismatch)),
+        Preparation::Mismatch(mismatch) => return Err(moved_on(table, mismatch)),
     };
     Ok(Ready { step, line })
 }
 
 /// The error for a table that another writer, or a pointer that went back, has moved away from where this daemon thought it was.
-fn moved_on(table: &str, mismatch: crate::checkpoint::Mismatch) -> Error {
-    Error::transient(format!("table {table} is not where this daemon left it: {mismatch}"))
-        .hint("is another lakesmith running on the same tables? this one continues from where the table is")
+fn moved_on(table: &LakeTable, mismatch: crate::checkpoint::Mismatch) -> Error {
+    let writer = table.last_writer().unwrap_or_else(|| "nobody that is known".to_owned());
+    Error::transient(format!(
+        "table {} is not where this daemon left it: {mismatch}; its last writer was {writer}",
+        table.ident()
+    ))
+    .hint("is another lakesmith running on the same tables? this one continues from where the table is")
+}
+
+/// How this process signs its batches.
+pub(super) fn signature(pipeline: &str) -> String {
+    let host = whoami::hostname().unwrap_or_else(|_| "an unknown host".to_owned());
+    format!("{pipeline} on {host}, process {}", std::process::id())
 }
 
 impl Ready {
@@ -71,7 +81,7 @@ impl Ready {
         let mut line = self.line;
         let appended = match self.step {
             Step::Swap(prepared) => match prepared.swap(table).await {
-                CommitOutcome::Rejected(Rejection::Offsets(mismatch)) => return Err(moved_on(&line.table, mismatch)),
+                CommitOutcome::Rejected(Rejection::Offsets(mismatch)) => return Err(moved_on(table, mismatch)),
                 outcome => outcome.into_result(&line.table)?,
             },
             Step::Landed(appended) => *appended,

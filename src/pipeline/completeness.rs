@@ -71,9 +71,13 @@ impl Session<'_> {
         if let Err(error) = self.state_bronze().await {
             tell(&self.bronze, &error);
         }
-        let bronze = &self.bronze;
+        let (bronze, shared) = (&self.bronze, self.share.is_shared());
         let Some(stage) = self.silver.live() else { return };
         let stated = async {
+            let until_ms = bronze.complete_at(&stage.checkpoint()?.next_offsets())?;
+            if shared && gain(stage.silver.completeness().until_ms, until_ms) >= interval {
+                stage.refresh().await?;
+            }
             let known = stage.silver.completeness();
             let until_ms = bronze.complete_at(&stage.checkpoint()?.next_offsets())?;
             if gain(known.until_ms, until_ms) >= interval {
@@ -89,15 +93,20 @@ impl Session<'_> {
 
     async fn state_bronze(&mut self) -> Result<()> {
         let interval = self.settings.completeness_interval;
-        let known = self.bronze.completeness();
+        let mut known = self.bronze.completeness();
         let (none, now_ms) = (BTreeMap::new(), now_us() / 1_000);
         let possible_ms = now_ms.saturating_sub(i64::try_from(self.settings.allowed_disorder.as_millis()).unwrap_or(i64::MAX));
         let looked_lately = self.looked.is_some_and(|looked| looked.elapsed() < interval);
         if looked_lately || gain(known.until_ms, Some(possible_ms)) < interval {
             return Ok(());
         }
-        let Some(checkpoint) = self.bronze.checkpoint()? else { return Ok(()) };
         self.looked = Some(Instant::now());
+        if self.share.is_shared() {
+            // Others move the table on, and its time.
+            self.bronze.refresh().await?;
+            known = self.bronze.completeness();
+        }
+        let Some(checkpoint) = self.bronze.checkpoint()? else { return Ok(()) };
         let Some(sighting) = self.sighting().await else { return Ok(()) };
         let next = known.after(&checkpoint, &self.evidence(&none, Some(&sighting)));
         if gain(known.until_ms, next.until_ms) >= interval {

@@ -1,10 +1,11 @@
 //! One cycle: the records that become one commit per table, encoded while they arrive.
 //!
-//! Bronze and silver each have a *lane*: a task with a bounded queue that encodes batches into data files. A full queue holds the source
-//! back, so memory is bounded by the queues, the open Parquet writers and the columns kept for gold.
+//! Bronze and silver each have `pipeline.workers` *lanes*: tasks with a bounded queue that encode batches into data files of their own. A
+//! batch goes to the lane with the most room, and the files of all lanes become one commit. Full queues hold the source back, so memory
+//! is bounded by the queues, the open Parquet writers and the columns kept for gold.
 //!
-//! *Failure*: a lane that fails ends its task; [`OpenCycle::push`] goes on feeding the other lane, and the error surfaces when the cycle
-//! is finished. Bronze's error fails the cycle; silver's stops silver alone.
+//! *Failure*: a lane that fails ends its task; [`OpenCycle::push`] goes on feeding silver's lanes without it, and the error surfaces when
+//! the cycle is finished. Bronze's error fails the cycle; silver's stops silver alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +32,13 @@ pub(super) struct BronzeFiles {
     pub busy: Duration,
 }
 
+impl BronzeFiles {
+    fn merge(&mut self, other: Self) -> Result<()> {
+        self.busy += other.busy;
+        ensure_merged(self.files.merge(other.files))
+    }
+}
+
 /// Silver's and rejected's files of a cycle, and what was counted on the way.
 pub(super) struct SilverFiles {
     pub silver: DataFiles,
@@ -41,6 +49,21 @@ pub(super) struct SilverFiles {
     /// The columns that gold reads, of the rows in `silver`.
     pub gold_rows: Vec<RecordBatch>,
     pub busy: Duration,
+}
+
+impl SilverFiles {
+    fn merge(&mut self, other: Self) -> Result<()> {
+        for (counts, more) in [(&mut self.silver_rows, other.silver_rows), (&mut self.rejected_rows, other.rejected_rows)] {
+            more.into_iter().for_each(|(partition, rows)| *counts.entry(partition).or_default() += rows);
+        }
+        self.gold_rows.extend(other.gold_rows);
+        self.busy += other.busy;
+        ensure_merged(self.silver.merge(other.silver) && self.rejected.merge(other.rejected))
+    }
+}
+
+fn ensure_merged(merged: bool) -> Result<()> {
+    if merged { Ok(()) } else { Err(Error::failed("the files of a cycle were written for several partition specs")) }
 }
 
 /// Encodes silver and rejected; used by a lane, and by the catch-up from bronze.
@@ -115,6 +138,20 @@ impl<T> Lane<T> {
         self.queue.send(batch.clone()).await.is_ok()
     }
 
+    /// Hands a batch to the lane with the most room.
+    async fn push_to_one_of(lanes: &[Self], batch: &Arc<RawBatch>) -> bool {
+        match lanes.iter().max_by_key(|lane| lane.queue.capacity()) {
+            Some(lane) => lane.push(batch).await,
+            None => true,
+        }
+    }
+
+    /// What each of the lanes made; the first error, if any, once all have ended.
+    async fn finish_all(lanes: Vec<Self>) -> Result<Vec<T>> {
+        let ended = futures::future::join_all(lanes.into_iter().map(Self::finish)).await;
+        ended.into_iter().collect()
+    }
+
     async fn finish(self) -> Result<T> {
         drop(self.queue);
         self.task.await.map_err(|error| Error::failed("an encoding task panicked").caused_by(error))?
@@ -160,8 +197,9 @@ pub(super) struct OpenCycle {
     pub highest_ms: BTreeMap<PartitionId, i64>,
     pub bytes: u64,
     pub deadline: Instant,
-    bronze: Lane<BronzeFiles>,
-    silver: Option<Lane<SilverFiles>>,
+    bronze: Vec<Lane<BronzeFiles>>,
+    /// Empty when silver takes no part.
+    silver: Vec<Lane<SilverFiles>>,
 }
 
 /// A cycle whose files are encoded.
@@ -175,16 +213,19 @@ pub(super) struct FilledCycle {
 }
 
 impl OpenCycle {
-    /// A cycle that ends at `deadline` at the latest. Silver takes part with its encoder and its next offsets.
+    /// A cycle that ends at `deadline` at the latest, with a lane for each writer. Silver takes part with its encoders and its next offsets.
     pub fn open(
         barrier: CloseBarrier,
         deadline: Instant,
-        bronze: DataWriter,
-        silver: Option<(SilverEncoder, BTreeMap<PartitionId, i64>)>,
+        bronze: Vec<DataWriter>,
+        silver: Option<(Vec<SilverEncoder>, BTreeMap<PartitionId, i64>)>,
     ) -> Self {
-        let silver = silver.map(|(encoder, next_offsets)| silver_lane(encoder, next_offsets));
+        let silver = silver.map_or_else(Vec::new, |(encoders, next_offsets)| {
+            encoders.into_iter().map(|encoder| silver_lane(encoder, next_offsets.clone())).collect()
+        });
         let (delta, highest_ms) = (Delta::default(), BTreeMap::new());
-        Self { barrier, delta, highest_ms, bytes: 0, deadline, bronze: bronze_lane(bronze), silver }
+        let bronze = bronze.into_iter().map(bronze_lane).collect();
+        Self { barrier, delta, highest_ms, bytes: 0, deadline, bronze, silver }
     }
 
     /// Takes a batch; false when bronze's lane has failed, so that the cycle should be finished to learn why.
@@ -195,23 +236,24 @@ impl OpenCycle {
         raise_highest(&batch.records, &mut self.highest_ms)?;
         self.bytes += payload_bytes(&batch.records);
         let batch = Arc::new(batch);
-        if let Some(silver) = &self.silver {
-            silver.push(&batch).await;
-        }
-        Ok(self.bronze.push(&batch).await)
+        Lane::push_to_one_of(&self.silver, &batch).await;
+        Ok(Lane::push_to_one_of(&self.bronze, &batch).await)
     }
 
     /// Ends the cycle and waits for its files to be encoded (not yet closed).
     pub async fn finish(self) -> Result<FilledCycle> {
         let Self { barrier, delta, highest_ms, bronze, silver, .. } = self;
-        let silver = async {
-            match silver {
-                Some(lane) => Some(lane.finish().await),
-                None => None,
-            }
-        };
-        let (bronze, silver) = tokio::join!(bronze.finish(), silver);
-        Ok(FilledCycle { barrier, delta, highest_ms, bronze: bronze?, silver })
+        let (bronze, silver) = tokio::join!(Lane::finish_all(bronze), Lane::finish_all(silver));
+        let mut lanes = bronze?.into_iter();
+        let mut bronze = lanes.next().ok_or_else(|| Error::failed("a cycle has no lane for bronze"))?;
+        lanes.try_for_each(|more| bronze.merge(more))?;
+        let silver = silver.and_then(|files| {
+            let mut files = files.into_iter();
+            let Some(mut all) = files.next() else { return Ok(None) };
+            files.try_for_each(|more| all.merge(more))?;
+            Ok(Some(all))
+        });
+        Ok(FilledCycle { barrier, delta, highest_ms, bronze, silver: silver.transpose() })
     }
 }
 

@@ -1,5 +1,8 @@
 //! Gold runs beside the cycles: one task per gold table takes committed silver rows and refreshes the table.
 //!
+//! In a group every process has such a task for each table, and one of them is the maintainer; the others stand by until it is gone. It
+//! counts what the others commit to silver from silver's table, before each refresh.
+//!
 //! *Invariants*: a maintainer is given committed silver only. Rows in its queue are a cache: when some were dropped (the queue was full, or
 //! silver caught up while gold was away), it sees the gap in the offsets and reads silver's table instead.
 //!
@@ -29,12 +32,22 @@ const QUEUE_COMMITS: usize = 2;
 /// How long a daemon that leaves still waits to become a table's maintainer.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
+/// Who else may want to maintain the gold tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seat {
+    /// Nobody should: another maintainer is a mistake, or an earlier process that ends.
+    Own,
+    /// The other processes of the group.
+    Shared,
+}
+
 /// Gold tasks of a session before they run.
 pub(super) struct GoldSeats {
     plans: Vec<(GoldPlan, mpsc::Receiver<CommittedRows>)>,
     retry: RetrySettings,
     completeness_interval: Duration,
     database: String,
+    seat: Seat,
 }
 
 /// The running gold tasks of a session.
@@ -49,6 +62,7 @@ pub(super) fn prepare(
     plans: Vec<GoldPlan>,
     database: &str,
     settings: &PipelineSettings,
+    seat: Seat,
 ) -> (GoldSeats, Vec<mpsc::Sender<CommittedRows>>) {
     let mut senders = Vec::new();
     let mut seats = Vec::new();
@@ -58,7 +72,7 @@ pub(super) fn prepare(
         seats.push((plan, receiver));
     }
     let (retry, completeness_interval) = (settings.retry.clone(), settings.completeness_interval);
-    (GoldSeats { plans: seats, retry, completeness_interval, database: database.to_owned() }, senders)
+    (GoldSeats { plans: seats, retry, completeness_interval, database: database.to_owned(), seat }, senders)
 }
 
 impl GoldSeats {
@@ -75,6 +89,7 @@ impl GoldSeats {
                 table,
                 plan,
                 completeness_interval: self.completeness_interval,
+                seat: self.seat,
                 tally: tally.clone(),
                 abandon: abandon.clone(),
                 shutdown: shutdown.clone(),
@@ -120,6 +135,7 @@ struct GoldTask {
     table: String,
     plan: GoldPlan,
     completeness_interval: Duration,
+    seat: Seat,
     tally: Tally,
     abandon: CancellationToken,
     shutdown: CancellationToken,
@@ -162,10 +178,19 @@ impl GoldTask {
         let Some(mut silver) = LakeTable::open(&self.catalog, &self.silver).await? else {
             return Err(Error::transient(format!("table {} does not exist yet", self.silver)));
         };
-        let open =
-            GoldMaintainer::open(self.plan.clone(), &self.database, self.catalog.metastore(), self.catalog.storages(), &silver);
+        let (metastore, storages) = (self.catalog.metastore(), self.catalog.storages());
+        let open = async {
+            match self.seat {
+                Seat::Own => GoldMaintainer::open(self.plan.clone(), &self.database, metastore, storages, &silver).await,
+                Seat::Shared => GoldMaintainer::stand_by(self.plan.clone(), &self.database, metastore, storages, &silver).await,
+            }
+        };
         let overdue = async {
-            self.shutdown.cancelled().await;
+            match self.seat {
+                Seat::Own => self.shutdown.cancelled().await,
+                // Who stands by has no use for rows: they will be read from the table.
+                Seat::Shared => while queue.recv().await.is_some() {},
+            }
             crate::retry::sleep(LAST_WAIT).await;
         };
         let mut maintainer = tokio::select! {
@@ -175,6 +200,12 @@ impl GoldTask {
             () = overdue => return Ok(()),
         };
         let ran = self.take_rows(&mut maintainer, &mut silver, queue).await;
+        let ran = match (ran, self.seat) {
+            (Err(fenced), Seat::Shared) if maintainer.is_fenced() => {
+                Err(Error::transient("another daemon of the group has become the maintainer").caused_by(fenced))
+            }
+            (ran, _) => ran,
+        };
         let closed = maintainer.close().await.with_context(|| format!("the lock of gold table {} was not released", self.table));
         ran.and(closed)
     }
@@ -221,11 +252,16 @@ impl GoldTask {
         committed: CommittedRows,
         waiting: &mut bool,
     ) -> Result<()> {
+        if committed.delta.partitions.keys().any(|partition| !maintainer.positions().contains_key(partition)) {
+            // Where a partition begins only silver's table says: another writer may have committed to it before.
+            return self.catch_up(maintainer, silver, waiting).await;
+        }
         let started = Instant::now();
         let rows = match committed.rows.first() {
             Some(first) => arrow::compute::concat_batches(&first.schema(), &committed.rows)?,
             None => maintainer.plan().no_rows(),
         };
+        maintainer.hold(&committed.paused, SystemTime::now());
         let update = maintainer.update(&rows, &committed.delta, SystemTime::now())?;
         self.tally.busy(&self.table, started.elapsed());
         match update {

@@ -14,10 +14,14 @@ mod completeness;
 mod cycle;
 mod definition;
 mod gold_task;
+mod lead;
+mod pace;
 mod positions;
+mod rebalance;
 mod report;
 mod session;
 mod settings;
+mod share;
 mod silver_stage;
 mod silver_state;
 mod specs;
@@ -28,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 pub use definition::{Definition, TablesSettings};
 pub use report::{LayerReport, Observer, Progress, RunReport, Silent};
@@ -39,6 +43,9 @@ use crate::error::{Error, Kind, Result};
 use crate::retry::{Backoff, with_deadline};
 use gold_task::Ending;
 use tally::Tally;
+
+/// How long the end of a session waits for its group to be left; after that the group finds out by itself.
+const LEAVE_WAIT: Duration = Duration::from_secs(10);
 
 /// How a run is started, watched and ended.
 #[derive(Clone)]
@@ -116,6 +123,10 @@ async fn one_session(definition: &Definition, lakehouse: &Lakehouse, options: &R
 /// Runs a session to its end, then silver's and gold's tasks to theirs.
 async fn drive(mut session: session::Session<'_>, gold: gold_task::GoldTasks, grace: Duration) -> Result<()> {
     let ran = session.run().await;
+    // Others may go on with what this process read; it reads no more.
+    if with_deadline("the source", LEAVE_WAIT, session.source.leave()).await.is_err() {
+        debug!("the source was not left in time");
+    }
     // Gold's queues end with silver.
     let session::Session { silver, .. } = session;
     let silver = silver.into_result();

@@ -12,20 +12,22 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::commit::{Ready, prepare};
+use super::commit::{Ready, prepare, signature};
 use super::cycle::{BronzeFiles, FilledCycle, OpenCycle};
+use super::lead::Lead;
 use super::positions::{distance, reached};
 use super::settings::PipelineSettings;
-use super::silver_stage::SilverReady;
+use super::share::Share;
+use super::silver_stage::{CommittedRows, SilverReady};
 use super::silver_state::{Patience, Silver};
 use super::tally::Tally;
 use crate::checkpoint::{Delta, PartitionId};
 use crate::completeness::Sighting;
 use crate::error::{Context, Result};
 use crate::retry::with_deadline;
-use crate::source::{PollLimits, Source};
+use crate::source::{Change, PollLimits, Source, now_us};
 use crate::storage::CloseBarrier;
-use crate::table::{Append, LakeTable, Origin, WriterSettings};
+use crate::table::{Append, LakeTable, Origin, WRITER, WriterSettings};
 use crate::window::Window;
 
 /// The wait for a first record; short, so that new partitions and the end of a bounded run are noticed.
@@ -41,6 +43,10 @@ enum CycleEnd {
     Due,
     /// All that was asked for has been read, or shutdown was requested: the last cycle.
     Last,
+    /// Partitions change hands: what was read is committed first.
+    Change,
+    /// Partitions were lost: what was read is dropped.
+    Lost,
 }
 
 pub(super) struct Session<'a> {
@@ -56,6 +62,12 @@ pub(super) struct Session<'a> {
     pub ends: Option<BTreeMap<PartitionId, i64>>,
     /// When the source was last looked at for the time alone.
     pub looked: Option<Instant>,
+    /// The partitions that are this process's.
+    pub share: Share,
+    /// The group has given this process a share, be it empty; always true without a group.
+    pub joined: bool,
+    /// Which of them wait for others.
+    pub lead: Lead,
 }
 
 impl Session<'_> {
@@ -63,8 +75,17 @@ impl Session<'_> {
     pub async fn run(&mut self) -> Result<()> {
         loop {
             let (cycle, end) = self.fill().await?;
-            if let Some((cycle, sighting)) = cycle {
-                self.commit(cycle, sighting.as_ref()).await?;
+            match cycle {
+                Some((cycle, _)) if end == CycleEnd::Lost => self.drop_cycle(cycle).await,
+                Some((cycle, sighting)) => self.commit(cycle, sighting.as_ref()).await?,
+                None => {}
+            }
+            if matches!(end, CycleEnd::Change | CycleEnd::Lost) {
+                if let Some(change) = self.source.change() {
+                    self.forget_lead().await?;
+                    self.hand_over(change).await?;
+                }
+                continue;
             }
             if end == CycleEnd::Last {
                 if !self.shutdown.is_cancelled() {
@@ -81,7 +102,7 @@ impl Session<'_> {
     async fn fill(&mut self) -> Result<(Option<(FilledCycle, Option<Sighting>)>, CycleEnd)> {
         let mut cycle: Option<OpenCycle> = None;
         let end = loop {
-            if self.shutdown.is_cancelled() || self.ends.as_ref().is_some_and(|ends| reached(&self.source.positions(), ends)) {
+            if self.shutdown.is_cancelled() || self.all_read() {
                 break CycleEnd::Last;
             }
             let wait = match &cycle {
@@ -92,6 +113,9 @@ impl Session<'_> {
             if wait.is_zero() {
                 break CycleEnd::Due;
             }
+            // Whoever waits goes on soon after the others have nothing more.
+            let wait = if self.lead.paused().is_empty() { wait } else { wait.min(IDLE_WAIT) };
+            let asked = Instant::now();
             let limits = PollLimits {
                 max_rows: self.settings.batch_rows,
                 max_bytes: self.settings.batch_bytes.as_u64() as usize,
@@ -102,7 +126,13 @@ impl Session<'_> {
                 () = self.shutdown.cancelled() => break CycleEnd::Last,
                 polled = self.source.poll(&limits) => polled?,
             };
+            self.lead.polled(asked.elapsed(), polled.as_ref(), now_us() / 1_000)?;
             let Some(batch) = polled else {
+                match self.source.change() {
+                    Some(Change::Lost(_)) => break CycleEnd::Lost,
+                    Some(_) => break CycleEnd::Change,
+                    None => self.keep_together().await?,
+                }
                 if cycle.is_none() {
                     self.state_when_idle().await;
                 }
@@ -116,6 +146,7 @@ impl Session<'_> {
             if !open.push(batch).await? {
                 break CycleEnd::Due;
             }
+            self.keep_together().await?;
         };
         let filled = match cycle {
             Some(open) => {
@@ -128,11 +159,48 @@ impl Session<'_> {
         Ok((filled, end))
     }
 
+    /// Whether everything was read that a bounded run is to read, of the partitions that are this process's.
+    fn all_read(&self) -> bool {
+        let Some(ends) = &self.ends else { return false };
+        self.joined && reached(&self.source.positions(), &self.share.of(ends.clone()))
+    }
+
+    /// Deletes the files of a cycle that must not be committed.
+    async fn drop_cycle(&mut self, cycle: FilledCycle) {
+        // Half-closed files could not be deleted.
+        let _ = cycle.barrier.wait().await;
+        self.bronze.discard(&cycle.bronze.files).await;
+        if let (Some(Ok(files)), Some(stage)) = (cycle.silver, self.silver.live()) {
+            stage.silver.discard(&files.silver).await;
+            stage.rejected.discard(&files.rejected).await;
+        }
+        self.tally.reload();
+    }
+
+    /// Others commit to the tables too: what they did since is looked at before rather than after a swap that would lose to it.
+    async fn look_again(&mut self) -> Result<()> {
+        let stage = async {
+            match self.silver.live() {
+                Some(stage) => stage.refresh().await,
+                None => Ok(()),
+            }
+        };
+        let (bronze, stage) = tokio::join!(self.bronze.refresh(), stage);
+        if let Err(failure) = stage {
+            self.silver.fail(failure);
+        }
+        bronze
+    }
+
     fn open_cycle(&mut self) -> Result<OpenCycle> {
         let barrier = CloseBarrier::new();
-        let bronze = self.bronze.writer(&self.bronze_writer, &barrier)?;
+        let workers = 0..self.settings.workers;
+        let bronze = workers.clone().map(|_| self.bronze.writer(&self.bronze_writer, &barrier)).collect::<Result<_>>()?;
         let silver = match self.silver.live() {
-            Some(stage) => Some((stage.encoder(&barrier)?, stage.checkpoint()?.next_offsets())),
+            Some(stage) => {
+                let encoders = workers.map(|_| stage.encoder(&barrier)).collect::<Result<_>>()?;
+                Some((encoders, stage.checkpoint()?.next_offsets()))
+            }
             None => None,
         };
         Ok(OpenCycle::open(barrier, Instant::now() + self.settings.commit_interval, bronze, silver))
@@ -143,6 +211,9 @@ impl Session<'_> {
         let FilledCycle { barrier, delta, highest_ms, bronze, silver } = cycle;
         Window::BronzeFilesWritten.pass();
         let commit_id = Uuid::now_v7();
+        if self.share.is_shared() {
+            self.look_again().await?;
+        }
         let silver_ranges = self.silver_ranges(&delta)?;
         let completeness = self.completeness_after(&delta, &highest_ms, sighting)?;
         let silver_until_ms = self.silver_until_ms(&silver_ranges, &delta, &completeness)?;
@@ -155,7 +226,9 @@ impl Session<'_> {
             }
         };
         let Self { bronze: table, silver: silver_layer, origin, .. } = self;
-        let bronze_ready = prepare_bronze(table, origin, bronze, delta, completeness.notes(), commit_id, &barrier);
+        let mut notes = completeness.notes();
+        notes.insert(WRITER.to_owned(), signature(&self.settings.name));
+        let bronze_ready = prepare_bronze(table, origin, bronze, delta, notes, commit_id, &barrier);
         let silver_ready = async {
             match (silver_files, silver_layer.live()) {
                 (Some(files), Some(stage)) if !silver_ranges.is_empty() => {
@@ -193,7 +266,7 @@ impl Session<'_> {
         }
         self.commit_silver(silver_ready).await;
         let committed = self.bronze.checkpoint()?.unwrap_or_default().next_offsets();
-        self.source.mark_committed(&committed);
+        self.source.mark_committed(&self.share.of(committed));
         Ok(())
     }
 
@@ -204,7 +277,7 @@ impl Session<'_> {
             _ => return,
         };
         match swapped {
-            Ok(rows) => self.silver.tell_gold(rows),
+            Ok(rows) => self.silver.tell_gold(CommittedRows { paused: self.lead.paused().clone(), ..rows }),
             Err(failure) => self.silver.fail(failure),
         }
     }
@@ -234,7 +307,7 @@ impl Session<'_> {
     async fn lag(&self) -> Option<u64> {
         let watermarks = with_deadline("the source", LAG_WAIT, self.source.watermarks()).await.ok()?.ok()?;
         let ends = watermarks.into_iter().map(|(partition, range)| (partition, range.end)).collect();
-        Some(distance(&self.source.positions(), &ends))
+        Some(distance(&self.source.positions(), &self.share.of(ends)))
     }
 }
 

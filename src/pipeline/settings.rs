@@ -23,6 +23,14 @@ pub struct PipelineSettings {
     pub batch_rows: usize,
     /// Most bytes in one batch between the stages; a single larger record still makes a batch.
     pub batch_bytes: ByteSize,
+    /// Tasks that encode bronze's files, and as many for silver's; what all of them wrote becomes one commit. More than one pays where the
+    /// processor has cores to spare; each keeps files of its own open. Default: 1.
+    pub workers: usize,
+    /// Lead at which a topic partition waits, by Kafka's timestamps: one that is read so far ahead of another which still has records is not
+    /// read until that one has come up to half of it. It bounds the windows that gold keeps open when a topic is read that has hours of
+    /// records; without gold nobody waits, and in a group each daemon looks at its own partitions. 0s switches it off. Default: 1h.
+    #[serde(with = "humantime_serde")]
+    pub max_lead: Duration,
     /// How much older than an earlier record of its partition a later one may be: so much less is what tables state to be complete. Exact
     /// with any value where the topic has `message.timestamp.type=LogAppendTime`; else as much as producers hold back. Default: 1m.
     #[serde(with = "humantime_serde")]
@@ -45,6 +53,8 @@ impl Default for PipelineSettings {
             commit_bytes: ByteSize::mib(128),
             batch_rows: 16_384,
             batch_bytes: ByteSize::mib(8),
+            workers: 1,
+            max_lead: Duration::from_secs(3_600),
             allowed_disorder: Duration::from_secs(60),
             completeness_interval: Duration::from_secs(60),
             shutdown_grace: Duration::from_secs(30),
@@ -68,6 +78,9 @@ impl PipelineSettings {
         }
         if self.commit_bytes < self.batch_bytes {
             return problem("commit_bytes", "must not be smaller than pipeline.batch_bytes");
+        }
+        if !(1..=64).contains(&self.workers) {
+            return problem("workers", "must lie between 1 and 64");
         }
         if self.commit_interval.is_zero() {
             return problem("commit_interval", "must be longer than zero");

@@ -6,7 +6,7 @@
 //!
 //! *Failure*: an error before silver's swap changes nothing; one after it leaves the pending note, and the stage must be opened again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::commit::{Ready, prepare};
 use super::cycle::{SilverEncoder, SilverFiles};
 use super::positions::{count_rows, recount};
+use super::share::Share;
 use super::tally::Tally;
 use crate::catalog::HiveCatalog;
 use crate::checkpoint::{Checkpoint, Coverage, Delta, OffsetRange, PartitionId, format_positions};
@@ -28,7 +29,7 @@ use crate::error::{Context, Error, Result};
 use crate::record::{RawBatch, as_raw, coordinates};
 use crate::silver::{SilverPlan, rejected};
 use crate::storage::CloseBarrier;
-use crate::table::{Append, DataFiles, InputRef, LakeTable, Origin, TableSpec, WriterSettings};
+use crate::table::{Append, DataFiles, InputRef, LakeTable, Origin, TableSpec, WRITER, WriterSettings};
 use crate::window::Window;
 
 /// Silver's and rejected's note with the hash of the definition under which a batch was decoded.
@@ -52,6 +53,10 @@ pub(super) struct SilverParts {
     /// Ends the catch-up after the step under way.
     pub shutdown: CancellationToken,
     pub tally: Tally,
+    /// The partitions whose records are this process's to commit.
+    pub share: Share,
+    /// Who signs the batches.
+    pub signature: String,
 }
 
 /// Silver and rejected, ready to take records.
@@ -73,6 +78,8 @@ pub(super) struct SilverReady {
 pub(super) struct CommittedRows {
     pub rows: Vec<RecordBatch>,
     pub delta: Delta,
+    /// Topic partitions that are not read for now although they have records.
+    pub paused: BTreeSet<PartitionId>,
 }
 
 impl SilverStage {
@@ -98,6 +105,22 @@ impl SilverStage {
 
     pub fn parts(&self) -> &SilverParts {
         &self.parts
+    }
+
+    pub fn take_share(&mut self, share: Share) {
+        self.parts.share = share;
+    }
+
+    /// Reads both tables again, which others may have written to.
+    pub async fn refresh(&mut self) -> Result<()> {
+        tokio::try_join!(self.silver.refresh(), self.rejected.refresh())?;
+        Ok(())
+    }
+
+    /// What silver lacks of bronze in the partitions of this process.
+    pub fn lacking(&self, bronze: &LakeTable) -> Result<BTreeMap<PartitionId, OffsetRange>> {
+        let input = bronze.checkpoint()?.unwrap_or_default();
+        Ok(self.parts.share.of(self.checkpoint()?.missing_from(&input)))
     }
 
     pub fn checkpoint(&self) -> Result<Checkpoint> {
@@ -149,6 +172,7 @@ impl SilverStage {
 
     fn append(&self, files: DataFiles, delta: Delta, commit_id: Uuid, notes: BTreeMap<String, String>) -> Append {
         let mut summary = notes;
+        summary.insert(WRITER.to_owned(), self.parts.signature.clone());
         summary.insert(DEFINITION.to_owned(), self.parts.plan.definition_hash().to_owned());
         Append {
             files,
@@ -202,7 +226,7 @@ impl SilverStage {
             Window::RejectedSwapped.pass();
             line.tell(&self.parts.tally, None);
         }
-        Ok(CommittedRows { rows: gold_rows, delta })
+        Ok(CommittedRows { rows: gold_rows, delta, paused: BTreeSet::new() })
     }
 
     /// Deletes what was prepared, before any swap.
@@ -215,8 +239,7 @@ impl SilverStage {
 
     /// Reads what silver lacks from bronze, at most `catch_up_records` offsets of it, and commits it. None when nothing was lacking.
     pub async fn catch_up(&mut self, bronze: &LakeTable) -> Result<Option<CommittedRows>> {
-        let input = bronze.checkpoint()?.unwrap_or_default();
-        let ranges = first_offsets_of(self.checkpoint()?.missing_from(&input), self.parts.catch_up_records);
+        let ranges = first_offsets_of(self.lacking(bronze)?, self.parts.catch_up_records);
         if ranges.is_empty() {
             return Ok(None);
         }
@@ -236,9 +259,9 @@ impl SilverStage {
     }
 
     /// Commits the rejected records that a crash between silver's and rejected's commit left out: those of bronze in the pending ranges
-    /// that are not in silver.
+    /// that are not in silver. Those of others' partitions are theirs to complete.
     pub async fn complete_rejected(&mut self, bronze: &LakeTable) -> Result<()> {
-        let pending = rejected::pending(self.silver.note(rejected::PENDING), self.silver.ident())?;
+        let pending = self.parts.share.of(rejected::pending(self.silver.note(rejected::PENDING), self.silver.ident())?);
         let done = self.rejected.checkpoint()?.unwrap_or_default();
         let ranges: BTreeMap<_, _> = pending
             .iter()

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::share::Share;
 use super::silver_stage::{CommittedRows, SilverParts, SilverStage};
 use crate::error::{Error, Kind, Result};
 use crate::retry::Backoff;
@@ -37,6 +38,8 @@ pub(super) enum SilverState {
 pub(super) struct Silver {
     pub state: SilverState,
     parts: SilverParts,
+    /// Ends the catch-up after the step under way.
+    rest: CancellationToken,
     backoff: Backoff,
     retry: crate::retry::RetrySettings,
     gold: Vec<mpsc::Sender<CommittedRows>>,
@@ -53,7 +56,8 @@ impl Silver {
         let parts = stage.parts().clone();
         stage.complete_rejected(bronze).await?;
         let state = SilverState::Live(Box::new(stage));
-        let mut silver = Self { state, parts, backoff: Backoff::new(retry), retry: retry.clone(), gold };
+        let rest = parts.shutdown.child_token();
+        let mut silver = Self { state, parts, rest, backoff: Backoff::new(retry), retry: retry.clone(), gold };
         silver.settle(bronze, Patience::Cycle).await;
         Ok(silver)
     }
@@ -69,6 +73,45 @@ impl Silver {
     /// Hands committed rows to gold. A maintainer that is busy reads them from the table later.
     pub fn tell_gold(&self, rows: CommittedRows) {
         tell(&self.gold, rows);
+    }
+
+    /// Waits until no catch-up is under way.
+    pub async fn rest(&mut self) {
+        if !matches!(self.state, SilverState::CatchingUp(_)) {
+            return;
+        }
+        self.rest.cancel();
+        if let SilverState::CatchingUp(task) = std::mem::replace(&mut self.state, SilverState::Moving) {
+            match task.await {
+                Ok((stage, Ok(()))) => self.state = SilverState::Live(stage),
+                Ok((_, Err(failure))) => self.fail(failure),
+                Err(panic) => self.state = stopped(Error::failed("silver's catch-up panicked").caused_by(panic)),
+            }
+        }
+        self.rest = self.parts.shutdown.child_token();
+    }
+
+    /// Takes over partitions of which nothing is read yet: what their earlier owner left undone comes first. Call it at rest.
+    pub async fn take_over(&mut self, share: Share, bronze: &LakeTable) {
+        self.give_up(share);
+        if let Some(stage) = self.live() {
+            let completed = async {
+                stage.refresh().await?;
+                stage.complete_rejected(bronze).await
+            };
+            if let Err(failure) = completed.await {
+                self.fail(failure);
+            }
+        }
+        self.settle(bronze, Patience::Cycle).await;
+    }
+
+    /// From here on only the partitions of this share are looked after. Call it at rest.
+    pub fn give_up(&mut self, share: Share) {
+        self.parts.share = share.clone();
+        if let Some(stage) = self.live() {
+            stage.take_share(share);
+        }
     }
 
     /// Puts silver aside after an error; bronze goes on.
@@ -145,8 +188,7 @@ impl Silver {
 
     /// Keeps a stage live, brings it level by a last short step, or sends it to catch up in a task of its own.
     async fn level(&self, mut stage: Box<SilverStage>, bronze: &LakeTable, patience: Patience) -> Result<SilverState> {
-        let input = bronze.checkpoint()?.unwrap_or_default();
-        let lacking: i64 = stage.checkpoint()?.missing_from(&input).values().map(|range| range.len()).sum();
+        let lacking: i64 = stage.lacking(bronze)?.values().map(|range| range.len()).sum();
         if lacking == 0 {
             return Ok(SilverState::Live(stage));
         }
@@ -157,7 +199,7 @@ impl Silver {
             return Ok(SilverState::Live(stage));
         }
         info!(records = lacking, "silver is behind bronze and catches up from it");
-        let (bronze, gold, shutdown) = (bronze.clone(), self.gold.clone(), self.parts.shutdown.clone());
+        let (bronze, gold, shutdown) = (bronze.clone(), self.gold.clone(), self.rest.clone());
         // On a thread of its own: decoding and encoding would hold up the runtime's.
         let runtime = tokio::runtime::Handle::current();
         Ok(SilverState::CatchingUp(tokio::task::spawn_blocking(move || {
@@ -203,10 +245,7 @@ async fn catch_up_all(
 }
 
 fn lacks_input(stage: &SilverStage, bronze: &LakeTable) -> bool {
-    match (stage.checkpoint(), bronze.checkpoint()) {
-        (Ok(own), Ok(input)) => !own.missing_from(&input.unwrap_or_default()).is_empty(),
-        _ => false,
-    }
+    stage.lacking(bronze).is_ok_and(|lacking| !lacking.is_empty())
 }
 
 fn stopped(failure: Error) -> SilverState {

@@ -6,12 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{debug, info};
 
+use super::commit::signature;
 use super::definition::Definition;
-use super::gold_task::{self, GoldTasks};
+use super::gold_task::{self, GoldTasks, Seat};
+use super::lead::Lead;
 use super::positions::{distance, ensure_partitions_exist};
+use super::rebalance::{begin, share};
 use super::session::Session;
 use super::silver_stage::{SilverParts, SilverStage};
 use super::silver_state::Silver;
@@ -23,7 +27,7 @@ use crate::catalog::{HiveCatalog, Lakehouse};
 use crate::checkpoint::{Checkpoint, OffsetRange, PartitionId};
 use crate::error::Result;
 use crate::silver::{SilverPlan, rejected};
-use crate::source::{self, Source, SourceSettings};
+use crate::source::{self, Source, SourceKind, SourceSettings};
 use crate::table::{LakeTable, Origin, TableSpec};
 use crate::window::Window;
 
@@ -73,9 +77,13 @@ pub(super) async fn open<'a>(
     ensure_partitions_exist(&checkpoint, &watermarks)?;
     source.assign(&checkpoint.next_offsets()).await?;
 
-    let Tables { bronze, silver, rejected } = create_missing(catalog, existing, &specs).await?;
+    let Tables { mut bronze, silver, rejected } = create_missing(catalog, existing, &specs).await?;
     Window::TablesCreated.pass();
     tell_meanwhile(catalog, &definition.tables.database);
+    let share = share(&*source);
+    if share.is_shared() {
+        begin(&mut bronze, &*source, &origin).await?;
+    }
     tally.layer("bronze", &bronze.ident().to_string());
     let parts = SilverParts {
         catalog: catalog.clone(),
@@ -89,19 +97,26 @@ pub(super) async fn open<'a>(
         catch_up_records: CATCH_UP_RECORDS,
         shutdown: options.shutdown.clone(),
         tally: tally.clone(),
+        share: share.clone(),
+        signature: signature(&definition.pipeline.name),
         plan,
     };
     let silver_ident = silver.ident().clone();
     let stage = SilverStage::new(parts, silver, rejected)?;
-    let (gold, senders) = gold_task::prepare(gold_plans, &definition.tables.database, &definition.pipeline);
+    let seat = if share.is_shared() { Seat::Shared } else { Seat::Own };
+    let (gold, senders) = gold_task::prepare(gold_plans, &definition.tables.database, &definition.pipeline, seat);
     let silver = Silver::open(stage, &bronze, &definition.pipeline.retry, senders).await?;
     let gold = gold.start(lakehouse, &silver_ident, &options.shutdown, tally);
 
-    let positions = source.positions();
     let ends: BTreeMap<_, _> = watermarks.into_iter().map(|(partition, range)| (partition, range.end)).collect();
-    let waiting = distance(&positions, &ends);
-    tally.expect(waiting);
-    info!(topic = %origin.topic, partitions = ends.len(), records_waiting = waiting, "reading continues where bronze ends");
+    if share.is_shared() {
+        let waiting = distance(&bronze.checkpoint()?.unwrap_or_default().next_offsets(), &ends);
+        info!(topic = %origin.topic, partitions = ends.len(), records_waiting = waiting, "joining the group that reads the topic");
+    } else {
+        let waiting = distance(&source.positions(), &ends);
+        tally.expect(waiting);
+        info!(topic = %origin.topic, partitions = ends.len(), records_waiting = waiting, "reading continues where bronze ends");
+    }
     let session = Session {
         settings: &definition.pipeline,
         origin,
@@ -112,9 +127,18 @@ pub(super) async fn open<'a>(
         shutdown: options.shutdown.clone(),
         ends: (options.until == Until::CaughtUp).then_some(ends),
         looked: None,
+        joined: !share.is_shared(),
+        lead: lead(definition),
+        share,
         source,
     };
     Ok((session, gold))
+}
+
+/// Only Kafka hands out its partitions independently of each other; only gold's memory depends on their lead.
+fn lead(definition: &Definition) -> Lead {
+    let matters = definition.source.kind == SourceKind::Kafka && !definition.gold.is_empty();
+    Lead::new(if matters { definition.pipeline.max_lead } else { Duration::ZERO })
 }
 
 async fn open_source(settings: &SourceSettings) -> Result<OpenSource> {

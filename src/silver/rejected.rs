@@ -23,7 +23,7 @@ pub const REJECTED_AT: &str = "rejected_at";
 
 /// Silver's note with the ranges whose rejected records were not committed yet when silver was, as positions whose record count is the
 /// number of rejected records. Absent when there were none.
-pub const PENDING: &str = "lakesmith.rejected-pending";
+pub use crate::table::REJECTED_PENDING as PENDING;
 
 /// Columns for whose data files a dictionary is a loss: nearly every value differs.
 pub const NO_DICTIONARY: [&str; 4] = [OFFSET, KAFKA_TIMESTAMP, KEY, VALUE];

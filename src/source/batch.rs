@@ -90,6 +90,16 @@ impl RawBatchBuilder {
         self.positions.entry(partition).or_insert(Position { start: next, next, records: 0, announce: true });
     }
 
+    /// Continues a partition at an offset that a table has named.
+    pub fn continue_partition(&mut self, partition: PartitionId, next: i64) {
+        self.positions.insert(partition, Position { start: next, next, records: 0, announce: false });
+    }
+
+    /// Takes no more of a partition. Call it between two batches: rows that were appended stay.
+    pub fn remove_partition(&mut self, partition: PartitionId) {
+        self.positions.remove(&partition);
+    }
+
     pub fn append(
         &mut self,
         partition: PartitionId,

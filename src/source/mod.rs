@@ -37,13 +37,14 @@
 mod batch;
 pub mod file;
 pub mod generator;
+mod group;
 pub mod kafka;
 pub mod messages;
 pub mod produce;
 mod start;
 mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -57,6 +58,7 @@ use crate::record::RawBatch;
 pub use batch::{Appended, RawBatchBuilder, now_us};
 pub use file::{FileFormat, FileSettings, FileSource};
 pub use generator::{GeneratorSettings, GeneratorSource};
+pub use group::{Assignment, Change};
 pub use kafka::{KafkaSettings, KafkaSource, topic};
 pub use start::Start;
 pub use worker::Stop;
@@ -112,8 +114,38 @@ pub trait Source: Send + Sync {
     /// Dropping the future loses nothing.
     async fn poll(&mut self, limits: &PollLimits) -> Result<Option<RawBatch>>;
 
+    /// Reads none of these partitions until it is called again without them. A poll may still bring what was fetched of them. An assignment
+    /// ends it. A source that reads all its partitions together has nothing to pause.
+    async fn pause(&mut self, _partitions: &BTreeSet<PartitionId>) -> Result<()> {
+        Ok(())
+    }
+
     /// By partition, the offset that follows what [`Source::poll`] has returned.
     fn positions(&self) -> BTreeMap<PartitionId, i64>;
+
+    /// Where each partition begins if no table knows anything of the topic: at the configured [`Start`].
+    async fn beginnings(&self) -> Result<BTreeMap<PartitionId, i64>> {
+        Ok(self.watermarks().await?.into_iter().map(|(partition, range)| (partition, range.start)).collect())
+    }
+
+    /// The partitions that are this process's to read; none if all are. Of a source that shares them, [`Source::assign`] joins the group
+    /// and gives none yet: they come as a [`Change`].
+    fn owned(&self) -> Option<BTreeSet<PartitionId>> {
+        None
+    }
+
+    /// The change of partitions that waits for its answer. Until then [`Source::poll`] returns nothing.
+    fn change(&self) -> Option<Change> {
+        None
+    }
+
+    /// Answers the change that waits. Partitions that come continue at `next_offsets`, or, not named there, at their earliest offset.
+    async fn answer(&mut self, _next_offsets: &BTreeMap<PartitionId, i64>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Lets others have what is owned, as the end of a run should. Nothing is read afterwards.
+    async fn leave(&mut self) {}
 
     /// Tells the outside world (lag tools) how far the tables are. Never waits and never fails the pipeline.
     fn mark_committed(&self, next_offsets: &BTreeMap<PartitionId, i64>);
@@ -180,6 +212,11 @@ impl Default for SourceSettings {
 }
 
 impl SourceSettings {
+    /// Whether other processes may read the topic's other partitions.
+    pub fn shares_partitions(&self) -> bool {
+        self.kind == SourceKind::Kafka && self.kafka.assignment == Assignment::Group
+    }
+
     /// What can be said about the settings without touching a network or a file.
     pub fn validate(&self) -> Result<()> {
         if self.topic.is_empty() && self.kind != SourceKind::File {

@@ -3,13 +3,13 @@
 //! *Invariants*: a poll that was started is always finished and its batch handed out (or discarded by an assignment), also when the
 //! future that started it was dropped: a batch can't fall between two calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::task::JoinHandle;
 
-use super::{PollLimits, blocking};
+use super::{Change, PollLimits, blocking};
 use crate::checkpoint::PartitionId;
 use crate::error::{Error, Result};
 use crate::record::RawBatch;
@@ -54,6 +54,24 @@ pub(crate) trait BatchReader: Send + 'static {
     fn assign(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<BTreeMap<PartitionId, i64>>;
 
     fn poll(&mut self, limits: &PollLimits, stop: &Stop) -> Result<Option<RawBatch>>;
+
+    /// Brings nothing of these partitions, and of all others again.
+    fn pause(&mut self, _partitions: &BTreeSet<PartitionId>) -> Result<()> {
+        Ok(())
+    }
+
+    /// The change of partitions that waits for its answer.
+    fn change(&self) -> Option<Change> {
+        None
+    }
+
+    /// Answers it, and returns where each partition stands.
+    fn answer(&mut self, _next_offsets: &BTreeMap<PartitionId, i64>) -> Result<BTreeMap<PartitionId, i64>> {
+        Err(Error::failed("the source shares its partitions with nobody"))
+    }
+
+    /// Gives everything up.
+    fn leave(&mut self) {}
 }
 
 /// The asynchronous half: owns the reader, the poll under way and the positions handed out.
@@ -82,6 +100,50 @@ impl<R: BatchReader> Worker<R> {
         let (reader, next_offsets) = (self.reader.clone(), next_offsets.clone());
         self.positions = blocking(move || lock(&reader)?.assign(&next_offsets)).await?;
         Ok(())
+    }
+
+    /// A poll under way is waited for, and may still bring some of these partitions.
+    pub async fn pause(&mut self, partitions: &BTreeSet<PartitionId>) -> Result<()> {
+        let (reader, partitions) = (self.reader.clone(), partitions.clone());
+        blocking(move || lock(&reader)?.pause(&partitions)).await
+    }
+
+    /// None while a poll is under way: what it brings comes first.
+    pub fn change(&self) -> Option<Change> {
+        if self.running.is_some() {
+            return None;
+        }
+        lock(&self.reader).ok()?.change()
+    }
+
+    pub async fn answer(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<()> {
+        if self.running.is_some() {
+            return Err(Error::failed("partitions changed hands while the source was being read"));
+        }
+        let (reader, next_offsets) = (self.reader.clone(), next_offsets.clone());
+        self.positions = blocking(move || lock(&reader)?.answer(&next_offsets)).await?;
+        Ok(())
+    }
+
+    /// Ends reading for good.
+    pub async fn leave(&mut self) -> Result<()> {
+        if let Some((stop, running)) = &mut self.running {
+            stop.request();
+            let _ = running.await;
+            self.running = None;
+        }
+        let reader = self.reader.clone();
+        blocking(move || {
+            lock(&reader)?.leave();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Asks the blocking half something that needs no poll to end first; it waits for one that is under way.
+    pub async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&R) -> Result<T> + Send + 'static) -> Result<T> {
+        let reader = self.reader.clone();
+        blocking(move || question(&*lock(&reader)?)).await
     }
 
     pub async fn poll(&mut self, limits: &PollLimits) -> Result<Option<RawBatch>> {

@@ -237,7 +237,7 @@ impl LakeTable {
             batch.input.as_ref(),
             &batch.summary,
             metadata.properties(),
-        );
+        )?;
         let offsets_bytes = marks.summary.values().map(String::len).max().unwrap_or(0);
         let spec = manifests::partition_spec(metadata, batch.files.spec_id)?;
         // A column that the files are partitioned by may have been dropped since.
@@ -249,8 +249,8 @@ impl LakeTable {
         let manifests = manifests::write_list(&output, &snapshot, list).await?;
         files.push(list_location);
 
-        let pinned = self.pinned()?;
-        let mut dropped = Dropped::due(metadata, &pinned, self.upkeep(), offsets_bytes);
+        let kept = self.upkeep().snapshots(offsets_bytes) - 1;
+        let mut dropped = Dropped::due(metadata, kept, || self.pinned())?;
         let expired = dropped.snapshot_ids();
         let builder = metadata.as_ref().clone().into_builder(Some(from.location.clone()));
         let builder = builder.set_branch_snapshot(snapshot, MAIN_BRANCH)?.set_properties(marks.properties)?;

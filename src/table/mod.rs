@@ -29,7 +29,7 @@ mod writer;
 pub use append::{Append, Appended, Preparation, Prepared};
 pub use complete::Stated;
 pub use contents::{PartitionLine, SnapshotLine};
-pub use progress::{COMMIT_ID, Progress, ensure_same_source};
+pub use progress::{COMMIT_ID, Progress, REJECTED_PENDING, WRITER, ensure_same_source};
 pub use scan::{OffsetRanges, Records};
 pub use spec::TableSpec;
 pub use upkeep::UpkeepSettings;
@@ -182,6 +182,19 @@ impl LakeTable {
     /// An entry that a batch left with [`Append::summary`].
     pub fn note(&self, key: &str) -> Option<&str> {
         self.metadata().properties().get(key).map(String::as_str)
+    }
+
+    /// Who wrote the newest batch, and which one it was, for a person; none if the table doesn't say.
+    pub fn last_writer(&self) -> Option<String> {
+        let newest = progress::Ancestry::of(self.metadata()).snapshots.into_iter().find_map(|snapshot| {
+            let summary = &snapshot.summary().additional_properties;
+            Some((snapshot, summary.get(COMMIT_ID)?, summary.get(WRITER)))
+        });
+        let (snapshot, commit, writer) = newest?;
+        let at =
+            snapshot.timestamp().map_or_else(|_| "an unknown time".to_owned(), |at| at.format("%H:%M:%S%.3f UTC").to_string());
+        let writer = writer.map_or("a lakesmith that does not say its name", String::as_str);
+        Some(format!("{writer}, with commit {commit} at {at}"))
     }
 
     /// Stops if the table's records come from another topic or cluster.

@@ -21,7 +21,7 @@ use iceberg::spec::{SnapshotRef, TableMetadata};
 use uuid::Uuid;
 
 use super::{InputRef, Origin};
-use crate::checkpoint::{Checkpoint, Delta, parse_positions};
+use crate::checkpoint::{Checkpoint, Delta, format_positions, parse_positions};
 use crate::completeness::{self, PARTITION_TIMES};
 use crate::error::{Error, Result};
 
@@ -29,6 +29,11 @@ use crate::error::{Error, Result};
 pub(super) const PREFIX: &str = "lakesmith.";
 /// In the summary of every snapshot of ours: the id of the batch it brought.
 pub const COMMIT_ID: &str = "lakesmith.commit-id";
+/// Silver's note with the ranges whose rejected records are still to be committed. It says something of each topic partition, so a batch
+/// speaks for its own partitions only: what the table notes of others stays, because they may be another writer's.
+pub const REJECTED_PENDING: &str = "lakesmith.rejected-pending";
+/// Which process wrote a batch, for a person.
+pub const WRITER: &str = "lakesmith.writer";
 const POSITIONS: &str = "lakesmith.positions";
 const BATCH: &str = "lakesmith.batch";
 const TOPIC: &str = "lakesmith.topic";
@@ -118,12 +123,16 @@ pub(super) fn marks(
     input: Option<&InputRef>,
     extra: &BTreeMap<String, String>,
     current: &HashMap<String, String>,
-) -> Marks {
+) -> Result<Marks> {
     let mut both = position_marks(after);
     both.insert(COMMIT_ID.to_owned(), commit_id.to_string());
     if let Some(input) = input {
         both.insert(INPUT_TABLE_UUID.to_owned(), input.table_uuid.to_string());
         both.extend(input.snapshot_id.map(|id| (INPUT_SNAPSHOT.to_owned(), id.to_string())));
+    }
+    let mut extra = extra.clone();
+    if let Some(note) = extra.get_mut(REJECTED_PENDING) {
+        *note = with_those_of_others(note, delta, current.get(REJECTED_PENDING))?;
     }
     let (ours, plain): (Vec<_>, Vec<_>) = extra.iter().partition(|(key, _)| key.starts_with(PREFIX));
     let (set, unset): (Vec<_>, Vec<_>) = ours.into_iter().partition(|(_, value)| !value.is_empty());
@@ -137,7 +146,19 @@ pub(super) fn marks(
     let mut removed: Vec<_> = unset.into_iter().map(|(key, _)| key.clone()).collect();
     removed.push(POSITIONS_SET_OVER.to_owned());
     removed.retain(|key| current.contains_key(key));
-    Marks { summary, properties: both, removed }
+    Ok(Marks { summary, properties: both, removed })
+}
+
+/// A note by topic partition of a batch, with what the table notes of partitions that the batch has nothing of; empty for none.
+fn with_those_of_others(note: &str, delta: &Delta, current: Option<&String>) -> Result<String> {
+    let read = |text: &str| {
+        let unreadable = || Error::stop(format!("property {REJECTED_PENDING} is unreadable: {text}")).hint(HINT);
+        if text.is_empty() { Ok(BTreeMap::new()) } else { parse_positions(text).map_err(|error| unreadable().caused_by(error)) }
+    };
+    let mut all = read(current.map_or("", String::as_str))?;
+    all.retain(|partition, _| !delta.partitions.contains_key(partition));
+    all.extend(read(note)?);
+    Ok(if all.is_empty() { String::new() } else { format_positions(&all) })
 }
 
 /// The properties by which a person sets a table's positions, over the newest snapshot of ours that `found` shows.
@@ -289,12 +310,30 @@ mod tests {
             ("engine-name".to_owned(), "x".to_owned()),
         ]);
         let current = HashMap::from([("lakesmith.done".to_owned(), "1".to_owned())]);
-        let marks = marks(&at(5), &Delta::default(), Uuid::from_u128(1), Some(&input), &extra, &current);
+        let marks = marks(&at(5), &Delta::default(), Uuid::from_u128(1), Some(&input), &extra, &current).unwrap();
         assert_eq!(checkpoint(&marks.summary).unwrap(), Some(at(5)));
         assert_eq!(checkpoint(&marks.properties).unwrap(), Some(at(5)));
         assert_eq!(super::input(&marks.properties).unwrap(), Some(input));
         assert_eq!(marks.removed, ["lakesmith.done"]);
         assert!(marks.summary.contains_key("engine-name") && !marks.properties.contains_key("engine-name"));
+    }
+
+    #[test]
+    fn a_batch_notes_nothing_about_the_partitions_of_others() {
+        let noted = |batch: &str, pending: &str, current: Option<&str>| {
+            let extra = BTreeMap::from([(REJECTED_PENDING.to_owned(), pending.to_owned())]);
+            let current = current.map(|note| (REJECTED_PENDING.to_owned(), note.to_owned())).into_iter().collect();
+            let marks = marks(&at(5), &batch.parse().unwrap(), Uuid::from_u128(1), None, &extra, &current).unwrap();
+            (marks.properties.get(REJECTED_PENDING).cloned(), marks.removed)
+        };
+        let (removed, kept) = (vec![REJECTED_PENDING.to_owned()], Vec::new());
+        assert_eq!(noted("d;0:0+5", "d;0:0+5-4", None), (Some("d;0:0+5-4".into()), kept.clone()));
+        assert_eq!(noted("d;0:5+5", "", Some("d;0:0+5-4;1:2+3-1")), (Some("d;1:2+3-1".into()), kept.clone()));
+        assert_eq!(noted("d;0:5+5", "d;0:5+5-4", Some("d;1:2+3-1")), (Some("d;0:5+5-4;1:2+3-1".into()), kept));
+        assert_eq!(noted("d;0:5+5", "", Some("d;0:0+5-4")), (None, removed));
+        let broken = HashMap::from([(REJECTED_PENDING.to_owned(), "?".to_owned())]);
+        let extra = BTreeMap::from([(REJECTED_PENDING.to_owned(), String::new())]);
+        assert!(marks(&at(5), &Delta::default(), Uuid::from_u128(1), None, &extra, &broken).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! *What may leak*: what could not be deleted, or was due when the process ended; nothing refers to it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytesize::ByteSize;
 use futures::StreamExt;
@@ -53,7 +54,7 @@ const SNAPSHOTS_MIN: usize = 20;
 
 impl UpkeepSettings {
     /// Snapshots to keep when each one's summary holds `offsets_bytes` of offsets.
-    fn snapshots(&self, offsets_bytes: usize) -> usize {
+    pub(super) fn snapshots(&self, offsets_bytes: usize) -> usize {
         let affordable = self.offsets_size_max.as_u64() as usize / offsets_bytes.max(1);
         self.snapshots_max.min(affordable.max(SNAPSHOTS_MIN)).max(1)
     }
@@ -74,13 +75,16 @@ pub(super) struct Dropped {
 }
 
 impl Dropped {
-    /// The snapshots that are due, when one more, with `offsets_bytes` of offsets in its summary, is about to be added.
-    pub fn due(metadata: &TableMetadata, pinned: &HashSet<i64>, settings: &UpkeepSettings, offsets_bytes: usize) -> Self {
+    /// The snapshots that are due, where all but the newest `kept` are. `pinned` is asked only if some are: see [`pinned`].
+    pub fn due(metadata: &TableMetadata, kept: usize, pinned: impl FnOnce() -> Result<Arc<HashSet<i64>>>) -> Result<Self> {
         if metadata.properties().get("gc.enabled").is_some_and(|enabled| enabled == "false") {
-            return Self::default();
+            return Ok(Self::default());
         }
         let ancestry = Ancestry::of(metadata);
-        let kept = settings.snapshots(offsets_bytes) - 1;
+        if ancestry.snapshots.len() <= kept {
+            return Ok(Self::default());
+        }
+        let pinned = pinned()?;
         let expired: Vec<_> = ancestry
             .snapshots
             .iter()
@@ -90,7 +94,7 @@ impl Dropped {
             .collect();
         let successor = kept.checked_sub(1).and_then(|last| ancestry.snapshots.get(last)).map(|snapshot| (*snapshot).clone());
         let keep_manifests = !pinned.is_empty() || successor.is_none() || metadata.snapshots().len() != ancestry.snapshots.len();
-        Self { snapshots: expired, successor, metadata_files: Vec::new(), keep_manifests }
+        Ok(Self { snapshots: expired, successor, metadata_files: Vec::new(), keep_manifests })
     }
 
     pub fn snapshot_ids(&self) -> Vec<i64> {

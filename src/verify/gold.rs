@@ -1,19 +1,28 @@
 //! Holds gold against the `GROUP BY` over silver, computed by DataFusion and none of gold's own accumulators.
 //!
-//! Each partition is compared at the silver offsets that its parameters name, day by day, so memory is bounded by the groups of one table
-//! partition. A day of silver without a gold partition is a difference too.
+//! Each partition is compared at the silver offsets that its parameters name. So that memory stays within `verify.memory_limit`, the
+//! windows of a partition are compared in as many passes over silver as that takes: gold's rows say how many groups to expect. A day
+//! of silver without a gold partition is a difference too.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{BooleanArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::Schema;
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::TryStreamExt;
 use iceberg_datafusion::IcebergStaticTableProvider;
 use serde::Serialize;
 
+use super::VerifySettings;
 use crate::catalog::Lakehouse;
 use crate::checkpoint::{Coverage, PartitionId, parse_positions};
 use crate::error::{Context, Error, Result};
@@ -22,10 +31,13 @@ use crate::gold::progress::POSITIONS;
 use crate::gold::window::WINDOW_START;
 use crate::hive::read_version;
 use crate::record::column;
+use crate::storage::Storages;
 use crate::table::LakeTable;
 
 /// Differing rows named in a report, at the most.
 const EXAMPLES_MAX: usize = 10;
+/// What a group may take while it is computed and compared: keys, accumulators, sets of distinct values, the row.
+const GROUP_BYTES: usize = 2 << 10;
 /// The name under which silver is known to the checker's session.
 const SILVER: &str = "silver";
 
@@ -61,11 +73,12 @@ pub(super) struct Content {
 
 struct Partition {
     positions: Positions,
-    rows: Vec<RecordBatch>,
+    /// A version's directory stays as it is, and stays for as long as gold's `sweep_after` says.
+    location: String,
 }
 
 impl Content {
-    /// Reads the table's parameters and all its partitions' current versions.
+    /// Reads the table's parameters, and which versions its partitions are at.
     pub async fn read(lakehouse: &Lakehouse, database: &str, plan: &GoldPlan) -> Result<Self> {
         let name = &plan.settings().table;
         let table = format!("{database}.{name}");
@@ -78,12 +91,8 @@ impl Content {
         for partition in metastore.partitions(database, name).await? {
             let key = partition.values().join("/");
             let location = partition.location().unwrap_or_default().to_owned();
-            let files = read_version(lakehouse.storages(), &location, plan.schema())
-                .await
-                .with_context(|| format!("partition {key} of {table} cannot be read from {location}"))?;
-            let rows = files.into_iter().map(|file| file.rows).collect();
             let positions = positions_of(&format!("{table} {key}"), partition.parameter(POSITIONS))?;
-            partitions.insert(key, Partition { positions, rows });
+            partitions.insert(key, Partition { positions, location });
         }
         Ok(Self { table, positions, partitions })
     }
@@ -102,46 +111,107 @@ fn positions_of(partition: &str, text: Option<&str>) -> Result<Positions> {
 }
 
 /// Compares each partition with the `GROUP BY` at its offsets.
-pub(super) async fn check(plan: &GoldPlan, content: Content, silver: &LakeTable) -> Result<GoldCheck> {
+pub(super) async fn check(
+    plan: &GoldPlan,
+    content: Content,
+    silver: &LakeTable,
+    storages: &Storages,
+    settings: &VerifySettings,
+) -> Result<GoldCheck> {
     let mut found = GoldCheck { table: content.table, partitions: content.partitions.len(), ..GoldCheck::default() };
     let Some(positions) = content.positions else { return Ok(found) };
-    let session = session(silver).await?;
+    let memory_limit = settings.memory_limit.as_u64() as usize;
+    let session = session(silver, memory_limit).await?;
     let mut begins = partitions_of_silver(&session, plan, &positions).await?;
     for key in begins.keys().filter(|key| !content.partitions.contains_key(*key)) {
         found.differing_partitions.push(key.clone());
         found.examples.push(format!("{key}: the partition is missing, silver has rows of it"));
     }
     for (key, partition) in content.partitions {
-        found.rows += partition.rows.iter().map(|rows| rows.num_rows() as u64).sum::<u64>();
-        for rows in &partition.rows {
+        let location = &partition.location;
+        let files = read_version(storages, location, plan.schema())
+            .await
+            .with_context(|| format!("partition {key} of {} cannot be read from {location}", found.table))?;
+        let rows: Vec<_> = files.into_iter().map(|file| file.rows).collect();
+        found.rows += rows.iter().map(|rows| rows.num_rows() as u64).sum::<u64>();
+        for rows in &rows {
             collect_keys(plan, rows, &mut begins)?;
         }
-        let expected = match begins.get(&key) {
-            Some(begin_us) => group_by(&session, plan, &partition.positions, *begin_us).await?,
-            None => Vec::new(),
-        };
-        let differences = differences(&partition.rows, &expected)?;
-        if !differences.is_empty() {
-            found.differing_rows += differences.len() as u64;
+        let Some(begin_us) = begins.get(&key).copied() else { continue };
+        let whole = begin_us..plan.windows().partition_end(begin_us);
+        // Rows that don't belong into the partition have nothing that they could be equal to.
+        let strays = [i64::MIN..whole.start, whole.end..i64::MAX];
+        let passes = passes(&rows, whole, memory_limit / GROUP_BYTES)?;
+        let mut differing = 0;
+        for (windows, grouped) in passes.into_iter().map(|windows| (windows, true)).chain(strays.map(|windows| (windows, false)))
+        {
+            let mut balance = Balance::new(plan.schema())?;
+            for rows in &rows {
+                balance.found(&within(rows, &windows)?)?;
+            }
+            if grouped {
+                let mut groups = group_by(&session, plan, &partition.positions, &windows).await?;
+                while let Some(rows) = groups.try_next().await.map_err(sql_error)? {
+                    balance.expected(&plan.from_group_by(&rows)?)?;
+                }
+            }
+            let (count, examples) = balance.differences(&rows)?;
+            differing += count;
             let room = EXAMPLES_MAX.saturating_sub(found.examples.len());
-            found.examples.extend(differences.into_iter().take(room).map(|difference| format!("{key}: {difference}")));
+            found.examples.extend(examples.into_iter().take(room).map(|difference| format!("{key}: {difference}")));
+        }
+        if differing > 0 {
+            found.differing_rows += differing;
             found.differing_partitions.push(key);
         }
     }
     Ok(found)
 }
 
-async fn session(silver: &LakeTable) -> Result<SessionContext> {
-    let mut config = SessionConfig::new();
+/// Ranges of windows that cover a partition, each with about `groups_max` of gold's rows at the most; a window is never divided.
+fn passes(rows: &[RecordBatch], partition: Range<i64>, groups_max: usize) -> Result<Vec<Range<i64>>> {
+    let mut groups: BTreeMap<i64, usize> = BTreeMap::new();
+    for rows in rows {
+        let starts: &TimestampMicrosecondArray = column(rows, WINDOW_START)?;
+        for start in starts.values().iter().filter(|start| partition.contains(start)) {
+            *groups.entry(*start).or_default() += 1;
+        }
+    }
+    let mut passes = Vec::new();
+    let (mut from, mut taken) = (partition.start, 0);
+    for (start, count) in groups {
+        if taken > 0 && taken + count > groups_max && start > from {
+            passes.push(from..start);
+            (from, taken) = (start, 0);
+        }
+        taken += count;
+    }
+    passes.push(from..partition.end);
+    Ok(passes)
+}
+
+/// The rows whose windows begin in a range.
+fn within(rows: &RecordBatch, windows: &Range<i64>) -> Result<RecordBatch> {
+    let starts: &TimestampMicrosecondArray = column(rows, WINDOW_START)?;
+    let keep: BooleanArray = starts.values().iter().map(|start| Some(windows.contains(start))).collect();
+    Ok(filter_record_batch(rows, &keep)?)
+}
+
+async fn session(silver: &LakeTable, memory_limit: usize) -> Result<SessionContext> {
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(memory_limit)));
+    // Each thread groups by itself first: two of them hold most groups twice.
+    let mut config = SessionConfig::new().with_target_partitions(1);
     config.options_mut().sql_parser.enable_ident_normalization = false;
-    let context = SessionContext::new_with_config(config);
+    let context = SessionContext::new_with_config_rt(config, runtime.build_arc().map_err(sql_error)?);
     let provider = IcebergStaticTableProvider::try_new_from_table(silver.to_iceberg()?).await.map_err(sql_error)?;
     context.register_table(SILVER, Arc::new(provider)).map_err(sql_error)?;
     Ok(context)
 }
 
 fn sql_error(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::failed("the check's query over silver failed").caused_by(error)
+    Error::failed("the check's query over silver failed")
+        .caused_by(error)
+        .hint("if it is memory that was short, raise verify.memory_limit")
 }
 
 /// Silver below the given offsets, as a subquery.
@@ -156,9 +226,9 @@ fn silver_at(positions: &Positions) -> String {
 
 /// The partitions that silver's rows fall into: by key, the instant at which each begins.
 async fn partitions_of_silver(session: &SessionContext, plan: &GoldPlan, positions: &Positions) -> Result<BTreeMap<String, i64>> {
-    let sql = format!("SELECT DISTINCT window_start FROM ({})", plan.group_by_sql(&silver_at(positions)));
+    let mut windows = stream(session, &plan.windows_sql(&silver_at(positions))).await?;
     let mut keys = BTreeMap::new();
-    for rows in collect(session, &sql).await? {
+    while let Some(rows) = windows.try_next().await.map_err(sql_error)? {
         collect_keys(plan, &rows, &mut keys)?;
     }
     Ok(keys)
@@ -173,45 +243,81 @@ fn collect_keys(plan: &GoldPlan, rows: &RecordBatch, keys: &mut BTreeMap<String,
     Ok(())
 }
 
-/// The `GROUP BY` of the windows in one partition.
-async fn group_by(session: &SessionContext, plan: &GoldPlan, positions: &Positions, begin_us: i64) -> Result<Vec<RecordBatch>> {
+/// The `GROUP BY` of the windows that begin in a range.
+async fn group_by(
+    session: &SessionContext,
+    plan: &GoldPlan,
+    positions: &Positions,
+    windows: &Range<i64>,
+) -> Result<SendableRecordBatchStream> {
     let inner = plan.group_by_sql(&silver_at(positions));
     let instant = |us: i64| format!("arrow_cast(CAST({us} AS BIGINT), 'Timestamp(Microsecond, None)')");
-    let (from, to) = (instant(begin_us), instant(plan.windows().partition_end(begin_us)));
-    let sql = format!("SELECT * FROM ({inner}) WHERE window_start >= {from} AND window_start < {to}");
-    collect(session, &sql).await?.iter().map(|rows| plan.from_group_by(rows)).collect()
+    let (from, to) = (instant(windows.start), instant(windows.end));
+    stream(session, &format!("SELECT * FROM ({inner}) WHERE window_start >= {from} AND window_start < {to}")).await
 }
 
-async fn collect(session: &SessionContext, sql: &str) -> Result<Vec<RecordBatch>> {
-    let stream = session.sql(sql).await.map_err(sql_error)?.execute_stream().await.map_err(sql_error)?;
-    stream.try_collect().await.map_err(sql_error)
+async fn stream(session: &SessionContext, sql: &str) -> Result<SendableRecordBatchStream> {
+    session.sql(sql).await.map_err(sql_error)?.execute_stream().await.map_err(sql_error)
 }
 
-/// Rows that are in one side only, told apart by what they are.
-fn differences(found: &[RecordBatch], expected: &[RecordBatch]) -> Result<Vec<String>> {
-    let Some(schema) = found.iter().chain(expected).map(RecordBatch::schema).next() else { return Ok(Vec::new()) };
-    let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
-    let converter = RowConverter::new(fields)?;
-    let mut balance: HashMap<OwnedRow, (i64, String)> = HashMap::new();
-    for (side, batches) in [(1, found), (-1, expected)] {
-        for batch in batches {
-            let rows = converter.convert_columns(batch.columns())?;
-            for (index, row) in rows.iter().enumerate() {
-                let entry = balance.entry(row.owned()).or_insert_with(|| (0, String::new()));
-                entry.0 += side;
-                if entry.0 != 0 && entry.1.is_empty() {
-                    entry.1 = text(batch, index)?;
+/// How often rows stand on either side; those that stand on both as often are forgotten.
+struct Balance {
+    converter: RowConverter,
+    /// More often in gold, by how much.
+    found: HashMap<OwnedRow, u64>,
+    /// In the `GROUP BY` only.
+    missing: u64,
+    examples: Vec<String>,
+}
+
+impl Balance {
+    fn new(schema: &Schema) -> Result<Self> {
+        let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
+        Ok(Self { converter: RowConverter::new(fields)?, found: HashMap::new(), missing: 0, examples: Vec::new() })
+    }
+
+    /// Takes rows of gold; all of them come first.
+    fn found(&mut self, batch: &RecordBatch) -> Result<()> {
+        for row in &self.converter.convert_columns(batch.columns())? {
+            *self.found.entry(row.owned()).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes rows of the `GROUP BY`.
+    fn expected(&mut self, batch: &RecordBatch) -> Result<()> {
+        for (index, row) in self.converter.convert_columns(batch.columns())?.iter().enumerate() {
+            match self.found.entry(row.owned()) {
+                Entry::Occupied(mut entry) if *entry.get() > 1 => *entry.get_mut() -= 1,
+                Entry::Occupied(entry) => _ = entry.remove(),
+                Entry::Vacant(_) => {
+                    self.missing += 1;
+                    if self.examples.len() < EXAMPLES_MAX {
+                        self.examples.push(format!("in the GROUP BY only: {}", text(batch, index)?));
+                    }
                 }
             }
         }
+        Ok(())
     }
-    let mut differing: Vec<_> = balance
-        .into_values()
-        .filter(|(count, _)| *count != 0)
-        .map(|(count, row)| format!("{}: {row}", if count > 0 { "in gold only" } else { "in the GROUP BY only" }))
-        .collect();
-    differing.sort();
-    Ok(differing)
+
+    /// How many rows differ, and the first of them; `rows` are gold's.
+    fn differences(mut self, rows: &[RecordBatch]) -> Result<(u64, Vec<String>)> {
+        let (mut count, mut examples) = (self.missing, Vec::new());
+        if !self.found.is_empty() {
+            count += self.found.len() as u64;
+            for batch in rows {
+                for (index, row) in self.converter.convert_columns(batch.columns())?.iter().enumerate() {
+                    if examples.len() < EXAMPLES_MAX && self.found.remove(&row.owned()).is_some() {
+                        examples.push(format!("in gold only: {}", text(batch, index)?));
+                    }
+                }
+            }
+        }
+        examples.append(&mut self.examples);
+        examples.sort();
+        Ok((count, examples))
+    }
 }
 
 fn text(batch: &RecordBatch, row: usize) -> Result<String> {
@@ -227,7 +333,7 @@ fn text(batch: &RecordBatch, row: usize) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Array, StringArray};
+    use arrow::array::{Array, ArrayRef, StringArray};
 
     use super::*;
 
@@ -236,11 +342,30 @@ mod tests {
         RecordBatch::try_from_iter([("name", array)]).unwrap()
     }
 
+    fn differences(found: &[RecordBatch], expected: &[RecordBatch]) -> (u64, Vec<String>) {
+        let mut balance = Balance::new(&found[0].schema()).unwrap();
+        found.iter().for_each(|rows| balance.found(rows).unwrap());
+        expected.iter().for_each(|rows| balance.expected(rows).unwrap());
+        balance.differences(found).unwrap()
+    }
+
     #[test]
     fn rows_of_one_side_only_differ_and_repeated_rows_count() {
-        assert!(differences(&[rows(&["a", "b"])], &[rows(&["b"]), rows(&["a"])]).unwrap().is_empty());
-        let found = differences(&[rows(&["a", "a", "b"])], &[rows(&["a", "c"])]).unwrap();
-        assert_eq!(found, ["in gold only: name=a", "in gold only: name=b", "in the GROUP BY only: name=c"]);
+        assert_eq!(differences(&[rows(&["a", "b"])], &[rows(&["b"]), rows(&["a"])]).0, 0);
+        let (count, examples) = differences(&[rows(&["a", "a", "b"])], &[rows(&["a", "c"])]);
+        assert_eq!(count, 3);
+        assert_eq!(examples, ["in gold only: name=a", "in gold only: name=b", "in the GROUP BY only: name=c"]);
+    }
+
+    #[test]
+    fn passes_cover_a_partition_and_divide_no_window() {
+        let starts: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![10, 10, 20, 20, 20, 30, 50]));
+        let rows = [RecordBatch::try_from_iter([(WINDOW_START, starts)]).unwrap()];
+        assert_eq!(passes(&rows, 0..100, 1_000).unwrap(), [0..100]);
+        assert_eq!(passes(&rows, 0..100, 3).unwrap(), [0..20, 20..30, 30..100]);
+        assert_eq!(passes(&rows, 10..100, 1).unwrap(), [10..20, 20..30, 30..50, 50..100]);
+        assert_eq!(passes(&[], 0..100, 1).unwrap(), [0..100]);
+        assert_eq!(within(&rows[0], &(20..50)).unwrap().num_rows(), 4);
     }
 
     #[test]

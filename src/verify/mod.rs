@@ -9,6 +9,7 @@
 mod coverage;
 mod foreign;
 mod gold;
+mod settings;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use serde::Serialize;
 pub use coverage::{Offsets, RecordsCheck};
 pub use foreign::ForeignSnapshot;
 pub use gold::GoldCheck;
+pub use settings::VerifySettings;
 
 use crate::catalog::Lakehouse;
 use crate::checkpoint::{Checkpoint, OffsetRange, PartitionId};
@@ -82,7 +84,7 @@ impl Report {
 }
 
 /// Checks all layers. Reads only.
-pub async fn run(lakehouse: &Lakehouse, layers: &Layers) -> Result<Report> {
+pub async fn run(lakehouse: &Lakehouse, layers: &Layers, settings: &VerifySettings) -> Result<Report> {
     let catalog = lakehouse.catalog();
     // Gold first: what it was computed from is in silver by then, however fast the daemon goes on.
     let mut gold = Vec::new();
@@ -103,7 +105,7 @@ pub async fn run(lakehouse: &Lakehouse, layers: &Layers) -> Result<Report> {
     let foreign_snapshots = foreign::snapshots(&[&bronze, &silver, &rejected]);
     let mut gold_checks = Vec::new();
     for (plan, content) in layers.gold.iter().zip(gold) {
-        gold_checks.push(gold::check(plan, content, &silver).await?);
+        gold_checks.push(gold::check(plan, content, &silver, lakehouse.storages(), settings).await?);
     }
     let mut report = Report { cut, records, bronze_count, foreign_snapshots, gold: gold_checks, explained: false };
     report.explained = !report.holds() && foreign::explains(&report);

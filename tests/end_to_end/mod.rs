@@ -5,7 +5,9 @@ mod completeness;
 mod data_loss;
 mod embedded;
 mod failover;
+mod group;
 mod identity;
+mod lead;
 mod real;
 mod lake;
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::lake::{SMALL_COMMITS, SUMMED, Servers, assert_records, expected, number, plain};
 use super::{Lake, WINDOWS};
 
-fn env(name: &str) -> String {
+pub fn env(name: &str) -> String {
     std::env::var(name)
         .unwrap_or_else(|_| panic!("{name} is not set: eval \"$(tests/stack/stack env)\" after `stack up --with spark`"))
 }
@@ -164,6 +164,15 @@ fn assert_gold(lake: &Lake, expected: &Value) {
     }
 }
 
+/// Spark's answers to statements, through the metastore.
+pub fn spark(statements: &[String]) -> Vec<Value> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stack/spark_sql.py");
+    let output = Command::new(script).args(statements).output().expect("spark_sql.py starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
+}
+
 /// Spark, through the metastore, counts and sums the same in every layer and in the view.
 fn assert_spark_agrees(lake: &Lake, expected: &Value) {
     let sums = SUMMED.map(|name| format!("sum({name})")).join(", ");
@@ -180,11 +189,7 @@ fn assert_spark_agrees(lake: &Lake, expected: &Value) {
             lake.table("gold_amazon_sales_aggregated_view")
         ),
     ];
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stack/spark_sql.py");
-    let output = Command::new(script).args(&statements).output().expect("spark_sql.py starts");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    let answers: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+    let answers = spark(&statements);
     let row = |statement: usize| answers[statement]["rows"][0].as_array().expect("a row").iter().map(plain).collect::<Vec<_>>();
     let numbers =
         |statement: usize| answers[statement]["rows"][0].as_array().expect("a row").iter().map(number).collect::<Vec<_>>();

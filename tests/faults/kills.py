@@ -5,8 +5,9 @@
     tests/faults/kills.py --kills 200               the long form: two daemons on the same tables, killed in turn
     tests/faults/kills.py --kills 15 --servers      each server of the stack killed and restarted once as well, and stopped
                                                     by SIGSTOP for a while
+    tests/faults/kills.py --kills 60 --group        three daemons in one consumer group, which share the partitions
 
-Two daemons work on the same tables by mistake the whole time; the offsets keep them apart. A producer sends until all kills are done.
+Without --group two daemons work on the same tables by mistake the whole time; the offsets keep them apart. A producer sends until all kills are done.
 At the end one run catches up, `lakesmith verify` compares the layers, and Spark counts bronze's records and coordinates and sums silver;
 the sums come from Python's json and decimal modules. The last line says how many kills, rows and seconds it was.
 
@@ -36,6 +37,12 @@ from expected import SUMMED, expected, line_messages  # noqa: E402
 SERVERS = ("metastore", "kafka", "datanode", "namenode", *(["metastore-second"] if "HIVE_METASTORE_URIS_SECOND" in os.environ else []))
 # Rows that the producer sends each second.
 RATE = 400
+# What makes daemons members of a group that misses its dead soon.
+MEMBER = (
+    "source.kafka.assignment=group",
+    "source.kafka.options.session.timeout.ms=6000",
+    "source.kafka.options.heartbeat.interval.ms=500",
+)
 # How long a server is stopped by SIGSTOP, or stays dead, in seconds.
 PAUSE = 4
 
@@ -43,7 +50,7 @@ PAUSE = 4
 class Lake:
     """One pipeline of its own on the stack."""
 
-    def __init__(self, program: str, directory: Path):
+    def __init__(self, program: str, directory: Path, more_settings: tuple[str, ...] = ()):
         self.program, self.directory = program, directory
         self.name = f"kills_{uuid.uuid4().hex[:12]}"
         self.settings = [
@@ -56,6 +63,8 @@ class Lake:
             # A stopped server must not outlast the test's patience.
             "metastore.call_timeout=10s",
             "storage.call_timeout=10s",
+            f"source.kafka.group_id={self.name}",
+            *more_settings,
         ]
         self.run("init")
 
@@ -95,15 +104,17 @@ def server_pid(name: str) -> int:
 
 
 class Daemons:
-    """Two daemons on the same tables; what is killed is started again."""
+    """Daemons on the same tables; what is killed is started again."""
 
-    def __init__(self, lake: Lake):
-        self.lake = lake
-        self.processes = [self.begin(number) for number in range(2)]
+    def __init__(self, lake: Lake, group: bool):
+        self.lake, self.group = lake, group
+        self.processes = [self.begin(number) for number in range(3 if group else 2)]
         self.kills = 0
 
     def begin(self, number: int) -> subprocess.Popen:
-        return self.lake.start(f"daemon-{number}.log", "run")
+        # One of a group keeps its partitions while it is dead, the others' go to those that live.
+        named = ["--set", "source.kafka.group_instance_id=zero"] if self.group and number == 0 else []
+        return self.lake.start(f"daemon-{number}.log", "run", *named)
 
     def kill(self, number: int):
         daemon = self.processes[number]
@@ -124,7 +135,7 @@ class Daemons:
                 self.complain(number)
 
     def stop(self):
-        """As an operator does: both must commit and leave."""
+        """As an operator does: all must commit and leave."""
         for daemon in self.processes:
             daemon.send_signal(signal.SIGTERM)
         for number, daemon in enumerate(self.processes):
@@ -193,24 +204,25 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=15)
     parser.add_argument("--servers", action="store_true", help="kill, restart and stop each server as well")
+    parser.add_argument("--group", action="store_true", help="three daemons in one consumer group instead of two by mistake")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     chance = random.Random(arguments.seed)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lakesmith-kills-") as name, contextlib.ExitStack() as cleanup:
-        lake = Lake(os.environ["LAKESMITH_BIN"], Path(name))
+        lake = Lake(os.environ["LAKESMITH_BIN"], Path(name), MEMBER if arguments.group else ())
         # More than will be needed: the producer is stopped when the kills are done.
         rows = int(RATE * (arguments.kills * 2 + (90 if arguments.servers else 0) + 20))
         lake.run("generate", "--rows", str(rows), "--format", "jsonl", "--bad-share", "0.005", "--output", "sales.jsonl")
-        lake.run("topic", "create", lake.name, "--partitions", "3")
+        lake.run("topic", "create", lake.name, "--partitions", "6" if arguments.group else "3")
         producer = lake.start("producer.log", "produce", "sales.jsonl", "--topic", lake.name, "--rate", str(RATE))
         cleanup.callback(producer.kill)
-        daemons = Daemons(lake)
+        daemons = Daemons(lake, arguments.group)
         cleanup.callback(lambda: [daemon.kill() for daemon in daemons.processes])
         for number in range(arguments.kills):
             time.sleep(chance.uniform(0.2, 3.0))
-            daemons.kill(number % 2)
+            daemons.kill(number % len(daemons.processes))
         if arguments.servers:
             disturb_servers(daemons)
         # The rest at once: a producer that is killed would not say what it has sent.
@@ -221,7 +233,7 @@ def main():
         lake.run("run", "--until-caught-up")
         lake.run("verify")
         wrong = differences(lake, lake.directory / "sales.jsonl")
-        told = sum("is not where this daemon left it" in line for number in range(2)
+        told = sum("is not where this daemon left it" in line for number in range(len(daemons.processes))
                    for line in (lake.directory / f"daemon-{number}.log").read_text(errors="replace").splitlines())
     for line in wrong:
         print(line)

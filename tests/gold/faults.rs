@@ -12,6 +12,7 @@ on_every_metastore!(
     the_lock_of_a_dead_process_is_not_waited_for,
     a_foreign_change_is_put_right,
     a_successor_fences_the_old_maintainer,
+    a_late_switch_of_a_woken_maintainer_is_put_right_by_its_successor,
     killed_before_the_progress_was_written,
     silver_that_went_back_is_waited_for,
     a_window_that_lost_its_input_keeps_its_rows,
@@ -119,6 +120,44 @@ async fn a_successor_fences_the_old_maintainer(place: Place) {
     gold.refresh(&silver, clock(NOON + 60 * MINUTE)).await.unwrap();
     place.assert_equals_group_by(&silver).await;
     gold.close().await.unwrap();
+    place.remove().await;
+}
+
+async fn a_late_switch_of_a_woken_maintainer_is_put_right_by_its_successor(place: Place) {
+    let (mut old, mut silver) = filled(&place).await;
+    // Stopped when its next version is durable and the lock was found to be held: what it does when it wakes is this call.
+    let late = place.partition("2024-07-01").await;
+    // Meanwhile the metastore drops its lock, and whoever stood by takes over and writes.
+    let lock = place.metastore.show_locks(&place.database, "sales_by_minute__lakesmith_maintainer").await.unwrap()[0].lock_id;
+    let (plan, database) = (place.plan(), place.database.clone());
+    let (metastore, storages, seen) = (place.metastore.clone(), place.storages.clone(), silver.clone());
+    let standing_by =
+        tokio::spawn(async move { GoldMaintainer::stand_by(plan, &database, &metastore, &storages, &seen).await.unwrap() });
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    assert!(!standing_by.is_finished(), "it waits for as long as the other holds the lock");
+    place.metastore.unlock(lock).await.unwrap();
+    let mut new = standing_by.await.unwrap();
+    silver.commit(0, 50, NOON + 61 * MINUTE);
+    silver.commit(1, 50, NOON + 61 * MINUTE);
+    let now = clock(NOON + 61 * MINUTE);
+    assert_eq!(new.catch_up(&silver, now).await.unwrap(), CatchUp::Done { rows: 100 });
+    new.refresh(&silver, now).await.unwrap();
+    let written = place.partition("2024-07-01").await;
+
+    // It wakes: the partition stands on its version again, which is complete, but old.
+    let none = EnvironmentContext::new();
+    place.metastore.alter_partitions(&place.database, "sales_by_minute", std::slice::from_ref(&late), &none).await.unwrap();
+    assert_ne!(place.partition("2024-07-01").await.location(), written.location());
+    old.catch_up(&silver, now).await.unwrap();
+    let error = old.refresh(&silver, now).await.unwrap_err();
+    assert!(old.is_fenced() || error.chain().contains("is not ours any more"), "{}", error.chain());
+    old.close().await.unwrap();
+
+    let report = new.refresh(&silver, now).await.unwrap();
+    assert_eq!(report.put_right, ["window_date=2024-07-01"]);
+    assert_eq!(place.partition("2024-07-01").await.parameter("lakesmith.positions"), Some("d;0:0+250;1:0+50"));
+    place.assert_equals_group_by(&silver).await;
+    new.close().await.unwrap();
     place.remove().await;
 }
 

@@ -1,35 +1,92 @@
 //! Reads a table as anybody could: the pointer, its JSON, the Avro files below it, the data files. None of the code under test takes part.
+//!
+//! Each snapshot names the manifests of those before it. A manifest is parsed once as long as its bytes stay what they were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
 
-use iceberg::spec::{FormatVersion, Manifest, ManifestList};
+use bytes::Bytes;
 use lakesmith::checkpoint::{OffsetRange, parse_positions};
 use lakesmith::storage::MemoryFiles;
 use serde_json::Value;
 
+use super::avro;
 use super::world::{Plan, World};
 
-fn content(files: &MemoryFiles, location: &str) -> Result<bytes::Bytes, String> {
-    let path = location.strip_prefix("memory://").ok_or_else(|| format!("{location} is elsewhere"))?;
-    files.content(path).ok_or_else(|| format!("{location} is gone"))
+/// A data file's location and its records.
+type Listed = (String, u64);
+
+/// The files, and what was parsed of them.
+#[derive(Default)]
+pub struct Reader {
+    pub files: MemoryFiles,
+    manifests: Mutex<HashMap<String, (Bytes, Arc<Vec<Listed>>)>>,
 }
 
-fn metadata(files: &MemoryFiles, location: &str) -> Result<Value, String> {
-    serde_json::from_slice(&content(files, location)?).map_err(|error| format!("{location}: {error}"))
-}
-
-/// The data files of a snapshot.
-fn data_files(files: &MemoryFiles, snapshot: &Value) -> Result<Vec<(String, u64)>, String> {
-    let list = snapshot["manifest-list"].as_str().ok_or("a snapshot without a list")?;
-    let list = ManifestList::parse_with_version(&content(files, list)?, FormatVersion::V2).map_err(|error| error.to_string())?;
-    let mut found = Vec::new();
-    for manifest in list.entries() {
-        let bytes = content(files, &manifest.manifest_path)?;
-        let manifest = Manifest::parse_avro(&bytes).map_err(|error| error.to_string())?;
-        let alive = manifest.entries().iter().filter(|entry| entry.is_alive());
-        found.extend(alive.map(|entry| (entry.data_file().file_path().to_owned(), entry.data_file().record_count())));
+impl Reader {
+    fn content(&self, location: &str) -> Result<Bytes, String> {
+        let path = location.strip_prefix("memory://").ok_or_else(|| format!("{location} is elsewhere"))?;
+        self.files.content(path).ok_or_else(|| format!("{location} is gone"))
     }
-    Ok(found)
+
+    fn metadata(&self, location: &str) -> Result<Value, String> {
+        serde_json::from_slice(&self.content(location)?).map_err(|error| format!("{location}: {error}"))
+    }
+
+    /// The data files of a manifest.
+    fn manifest(&self, location: &str) -> Result<Arc<Vec<Listed>>, String> {
+        let bytes = self.content(location)?;
+        let mut known = self.manifests.lock().unwrap();
+        if let Some((_, listed)) = known.get(location).filter(|(parsed, _)| *parsed == bytes) {
+            return Ok(listed.clone());
+        }
+        let mut listed = Vec::new();
+        for entry in avro::records(&bytes).map_err(|error| format!("{location}: {error}"))? {
+            let file = &entry["data_file"];
+            // 2: deleted.
+            if entry["status"] != 2 {
+                let path = file["file_path"].as_str().ok_or_else(|| format!("{location}: a file without a path"))?;
+                let records = file["record_count"].as_u64().ok_or_else(|| format!("{location}: a file without a count"))?;
+                listed.push((path.to_owned(), records));
+            }
+        }
+        let listed = Arc::new(listed);
+        known.insert(location.to_owned(), (bytes, Arc::clone(&listed)));
+        Ok(listed)
+    }
+
+    /// The data files of a snapshot.
+    fn data_files(&self, snapshot: &Value) -> Result<Vec<Listed>, String> {
+        let list = snapshot["manifest-list"].as_str().ok_or("a snapshot without a list")?;
+        let mut found = Vec::new();
+        for manifest in avro::records(&self.content(list)?).map_err(|error| format!("{list}: {error}"))? {
+            let path = manifest["manifest_path"].as_str().ok_or_else(|| format!("{list}: a manifest without a path"))?;
+            found.extend(self.manifest(path)?.iter().cloned());
+        }
+        Ok(found)
+    }
+
+    /// The records of the current snapshot, by partition and offset, in order.
+    pub fn rows(&self, location: &str) -> Result<Vec<(i32, i64)>, String> {
+        self.rows_of(&self.metadata(location)?)
+    }
+
+    fn rows_of(&self, metadata: &Value) -> Result<Vec<(i32, i64)>, String> {
+        let mut rows = Vec::new();
+        for (file, records) in current(metadata).map_or_else(|| Ok(Vec::new()), |snapshot| self.data_files(snapshot))? {
+            let text = self.content(&file)?;
+            let text = std::str::from_utf8(&text).map_err(|error| error.to_string())?;
+            if text.lines().count() as u64 != records {
+                return Err(format!("{file} has not the {records} records that its manifest says"));
+            }
+            for line in text.lines() {
+                let (partition, offset) = line.split_once(' ').ok_or("a line of two numbers")?;
+                rows.push((partition.parse().map_err(|_| "a partition")?, offset.parse().map_err(|_| "an offset")?));
+            }
+        }
+        rows.sort_unstable();
+        Ok(rows)
+    }
 }
 
 fn current(metadata: &Value) -> Option<&Value> {
@@ -37,29 +94,11 @@ fn current(metadata: &Value) -> Option<&Value> {
     metadata["snapshots"].as_array()?.iter().find(|snapshot| snapshot["snapshot-id"].as_i64() == Some(id))
 }
 
-/// The records of the current snapshot, by partition and offset, in order.
-pub fn rows(files: &MemoryFiles, location: &str) -> Result<Vec<(i32, i64)>, String> {
-    let metadata = metadata(files, location)?;
-    let mut rows = Vec::new();
-    for (file, records) in current(&metadata).map_or_else(|| Ok(Vec::new()), |snapshot| data_files(files, snapshot))? {
-        let text = content(files, &file)?;
-        let text = std::str::from_utf8(&text).map_err(|error| error.to_string())?;
-        if text.lines().count() as u64 != records {
-            return Err(format!("{file} has not the {records} records that its manifest says"));
-        }
-        for line in text.lines() {
-            let (partition, offset) = line.split_once(' ').ok_or("a line of two numbers")?;
-            rows.push((partition.parse().map_err(|_| "a partition")?, offset.parse().map_err(|_| "an offset")?));
-        }
-    }
-    rows.sort_unstable();
-    Ok(rows)
-}
-
 /// Whether a table holds every record of the source once, says so, and has all its files.
 pub fn complete(world: &World, table: &str) -> Result<(), String> {
     let location = world.metastore.parameter(table, "metadata_location").ok_or("no pointer")?;
-    let found = rows(&world.files, &location)?;
+    let metadata = world.reader.metadata(&location)?;
+    let found = world.reader.rows_of(&metadata)?;
     let ends = || world.plan.ends.iter().map(|(&partition, &end)| (partition, OffsetRange::new(0, end)));
     let expected: Vec<_> =
         ends().flat_map(|(partition, range)| Plan::records(partition, range).map(move |offset| (partition, offset))).collect();
@@ -70,7 +109,6 @@ pub fn complete(world: &World, table: &str) -> Result<(), String> {
         let wrong: Vec<_> = counts.into_iter().filter(|(_, (expected, found))| expected != found).take(5).collect();
         return Err(format!("(partition, offset), expected and found: {wrong:?}"));
     }
-    let metadata = metadata(&world.files, &location)?;
     let snapshot = current(&metadata).ok_or("no current snapshot")?;
     let counts = |partition| found.iter().filter(|(of, _)| *of == partition).count() as u64;
     let covered: Vec<_> = ends().map(|(partition, range)| (partition, range, counts(partition))).collect();
@@ -82,8 +120,8 @@ pub fn complete(world: &World, table: &str) -> Result<(), String> {
         }
     }
     for snapshot in metadata["snapshots"].as_array().ok_or("no snapshots")? {
-        for (file, _) in data_files(&world.files, snapshot)? {
-            content(&world.files, &file)?;
+        for (file, _) in world.reader.data_files(snapshot)? {
+            world.reader.content(&file)?;
         }
     }
     Ok(())

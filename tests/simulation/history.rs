@@ -133,7 +133,7 @@ fn plan(rng: &mut ChaCha8Rng, protocol: Protocol) -> Plan {
         ends,
         step: rng.random_range(1..=3),
         snapshots_max: if short { rng.random_range(1..=4) } else { 720 },
-        manifests_to_merge: if short { 2 } else { 32 },
+        manifests_to_merge: if short { rng.random_range(2..=4) } else { 32 },
         commit_attempts: rng.random_range(2..=6),
         probes: rng.random_ratio(1, 16),
     }

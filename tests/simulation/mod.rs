@@ -11,6 +11,7 @@
 //!
 //! `LAKESMITH_SIM_HISTORIES` sets the number of histories; `LAKESMITH_SIM_SEED` plays one of them.
 
+mod avro;
 mod check;
 mod history;
 mod matrix;
@@ -28,8 +29,8 @@ use history::Told;
 use lakesmith::catalog::Protocol;
 use lakesmith::clock;
 
-/// What two cores play in less than a minute in a build that isn't optimized.
-const HISTORIES: u64 = 2_000;
+/// What two cores play in less than a minute in a build of which only what reads and writes metadata is optimized.
+const HISTORIES: u64 = 10_000;
 /// Futures within futures are large in a build that isn't optimized.
 const STACK: usize = 64 << 20;
 

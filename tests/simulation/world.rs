@@ -11,10 +11,11 @@ use lakesmith::catalog::{CatalogSettings, HiveCatalog, Protocol};
 use lakesmith::checkpoint::OffsetRange;
 use lakesmith::metastore::{CompareAndSwap, Metastore, MetastoreSettings};
 use lakesmith::retry::RetrySettings;
-use lakesmith::storage::{MemoryFiles, Storages};
+use lakesmith::storage::Storages;
 use lakesmith::table::{Origin, TableSpec, UpkeepSettings};
 use lakesmith::{Result, clock};
 
+use super::check::Reader;
 use super::metastore::{Expected, SimMetastore};
 use super::process::{Process, Ways, Weather};
 
@@ -73,7 +74,7 @@ impl Plan {
 pub struct World {
     pub plan: Plan,
     pub metastore: Arc<SimMetastore>,
-    pub files: MemoryFiles,
+    pub reader: Reader,
     /// Requests that the metastore will still get.
     under_way: Arc<AtomicUsize>,
     processes: AtomicUsize,
@@ -83,7 +84,7 @@ impl World {
     pub fn new(plan: Plan) -> Self {
         let (expected, _) = plan.protection.server();
         let metastore = Arc::new(SimMetastore::new(expected));
-        Self { plan, metastore, files: MemoryFiles::default(), under_way: Arc::default(), processes: AtomicUsize::new(0) }
+        Self { plan, metastore, reader: Reader::default(), under_way: Arc::default(), processes: AtomicUsize::new(0) }
     }
 
     pub fn process(&self, weather: Arc<dyn Weather>) -> Arc<Process> {
@@ -105,7 +106,7 @@ impl World {
         if !self.plan.probes {
             metastore.assume(self.plan.protection.server().1);
         }
-        let storages = Storages::in_memory(self.files.through(Arc::new(Ways(process.clone()))))?;
+        let storages = Storages::in_memory(self.reader.files.through(Arc::new(Ways(process.clone()))))?;
         let commit_retry = RetrySettings { attempts: self.plan.commit_attempts, ..CatalogSettings::default().commit_retry };
         Ok(HiveCatalog::with_protocol(metastore, storages, CatalogSettings { commit_retry }, self.plan.protocol))
     }

@@ -16,7 +16,6 @@ use lakesmith::table::{Append, DataFiles, InputRef, LakeTable, Preparation, Prep
 use lakesmith::{Error, Kind, Result, clock};
 use uuid::Uuid;
 
-use super::check;
 use super::process::Process;
 use super::world::{BRONZE, Plan, SILVER, World, origin};
 
@@ -152,7 +151,7 @@ async fn catch_up(world: &World, tables: &mut Tables, mine: &BTreeSet<i32>) -> R
     if missing.is_empty() {
         return Ok(());
     }
-    let mut rows = check::rows(&world.files, bronze.metadata_location()).map_err(Error::stop)?;
+    let mut rows = world.reader.rows(bronze.metadata_location()).map_err(Error::stop)?;
     rows.retain(|(partition, offset)| missing.get(partition).is_some_and(|range| range.contains(*offset)));
     let barrier = CloseBarrier::new();
     let input = InputRef { table_uuid: bronze.uuid(), snapshot_id: None };

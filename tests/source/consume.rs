@@ -1,9 +1,11 @@
 //! What comes out is what was put in, byte by byte, and where it was put.
 
+use std::collections::BTreeSet;
 use std::task::Poll;
 
 use arrow::array::{Array, AsArray, BinaryArray, Int64Array, ListArray};
 use arrow::datatypes::TimestampMicrosecondType;
+use lakesmith::checkpoint::OffsetRange;
 use lakesmith::record::{HEADERS, KEY, OFFSET, TIMESTAMP, VALUE, column};
 use lakesmith::source::{KafkaSource, PollLimits, Source, Start};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -47,6 +49,40 @@ async fn null_empty_and_arbitrary_bytes_headers_and_times_arrive_as_sent() {
         let (names, contents) = (row.as_struct().column(0).as_string::<i32>(), row.as_struct().column(1).as_binary::<i32>());
         assert_eq!(names.iter().collect::<Vec<_>>(), [Some("trace"), Some("empty"), Some("null")]);
         assert_eq!(contents.iter().collect::<Vec<_>>(), [Some(&b"\xff\x00\x01"[..]), Some(b""), None]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_partition_goes_on_where_it_stood() {
+    with_topic(2, &[], async |topic: String| {
+        let producer = producer(None);
+        let values: Vec<String> = (0..150).map(|number| format!("value {number}")).collect();
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        let sent = |range: std::ops::Range<usize>| (0..2).for_each(|id| send(&producer, &topic, id, &values[range.clone()]));
+        sent(0..100);
+        let mut source = open(&topic, &[]).await;
+        assert_eq!(read_all(&mut source).await.checkpoint.positions(), "d;0:0+100;1:0+100");
+        // Both stand at their ends. The one that is paused gets nothing, the other one goes on.
+        source.pause(&[1].into()).await.unwrap();
+        sent(100..120);
+        assert_eq!(read_to(&mut source, &[(0, OffsetRange::new(0, 120))].into()).await.checkpoint.positions(), "d;0:100+20");
+        assert_eq!(source.poll(&LIMITS).await.unwrap().map(|batch| batch.delta), None);
+        sent(120..150);
+        source.pause(&BTreeSet::new()).await.unwrap();
+        let read = read_all(&mut source).await;
+        assert_eq!(read.checkpoint.positions(), "d;0:120+30;1:100+50", "no record is left out");
+        // Paused in the middle of what was fetched, and what an assignment makes of it.
+        source.assign(&[(0, 0), (1, 0)].into()).await.unwrap();
+        source.poll(&PollLimits { max_rows: 7, ..LIMITS }).await.unwrap().unwrap();
+        source.pause(&[0, 1].into()).await.unwrap();
+        source.pause(&[1].into()).await.unwrap();
+        source.pause(&BTreeSet::new()).await.unwrap();
+        read_all(&mut source).await;
+        assert_eq!(source.positions(), [(0, 150), (1, 150)].into());
+        source.pause(&[0, 1].into()).await.unwrap();
+        source.assign(&[(0, 0), (1, 0)].into()).await.unwrap();
+        assert_eq!(read_all(&mut source).await.checkpoint.records(), 300);
     })
     .await;
 }

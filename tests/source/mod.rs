@@ -4,4 +4,5 @@ pub mod broker;
 mod consume;
 mod data_loss;
 mod feed;
+mod group;
 mod positions;

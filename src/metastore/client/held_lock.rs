@@ -34,6 +34,21 @@ const RETRIES: RetrySettings =
 const FAREWELL_RETRIES: RetrySettings =
     RetrySettings { attempts: 100, initial_delay: Duration::from_millis(100), max_delay: Duration::from_secs(3) };
 
+/// How often those who stand by ask whether it is their turn.
+const STAND_BY_PAUSE: Duration = Duration::from_millis(500);
+
+/// How often those who stand by look whether the holder's process is dead.
+const LOOK_FOR_THE_DEAD_EVERY: Duration = Duration::from_secs(2);
+
+/// How a lock is waited for that another holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// For as long as `metastore.lock_timeout`, and telling of it: nobody should hold it for long.
+    ForTheHolder,
+    /// As long as it takes: the holder does the work of all who wait, until it dies.
+    StandingBy,
+}
+
 /// An exclusive lock on a name in a database, kept alive until it is released.
 #[derive(Debug)]
 pub struct HeldLock {
@@ -48,12 +63,20 @@ pub struct HeldLock {
 impl HeldLock {
     /// Waits for the lock for as long as `metastore.lock_timeout`.
     pub async fn acquire(metastore: &Metastore, database: &str, table: &str) -> Result<Self> {
+        Self::acquire_with(metastore, database, table, Wait::ForTheHolder).await
+    }
+
+    /// Waits for the lock in either way.
+    pub async fn acquire_with(metastore: &Metastore, database: &str, table: &str, wait: Wait) -> Result<Self> {
         let what = format!("{database}.{table}");
         let agent = Agent::this().to_string();
         let id = request(metastore, database, table, &agent).await.with_context(|| format!("failed to lock {what}"))?;
         let held = Self::keep(metastore.clone(), id, what);
         // From here on dropping `held` gives the lock, or the place in its queue, back.
-        held.wait(database, table).await?;
+        match wait {
+            Wait::ForTheHolder => held.wait(database, table).await?,
+            Wait::StandingBy => held.stand_by(database, table).await?,
+        }
         Window::Locked.pass();
         Ok(held)
     }
@@ -103,9 +126,42 @@ impl HeldLock {
         }
     }
 
+    async fn stand_by(&self, database: &str, table: &str) -> Result<()> {
+        let mut looked = None;
+        loop {
+            match self.check().await? {
+                LockState::Acquired => return Ok(()),
+                LockState::Waiting => {}
+                LockState::Abort | LockState::NotAcquired => {
+                    return Err(Error::transient(format!("the metastore gave up lock {} on {}", self.id, self.what)));
+                }
+            }
+            if looked.is_none_or(|looked| clock::since(looked) >= LOOK_FOR_THE_DEAD_EVERY) {
+                if looked.is_none() {
+                    let holder = self.holder(database, table).await;
+                    info!(lock = self.what, holder, "standing by for a lock");
+                }
+                looked = Some(clock::now());
+                self.release_of_the_dead(database, table).await;
+            }
+            sleep(STAND_BY_PAUSE).await;
+        }
+    }
+
     async fn check(&self) -> Result<LockState> {
-        let state = repeated(|| self.metastore.check_lock(self.id)).await;
-        Ok(state.with_context(|| format!("lock {} on {} cannot be checked", self.id, self.what))?.state)
+        match repeated(|| self.metastore.check_lock(self.id)).await {
+            Ok(response) => Ok(response.state),
+            // Its timeout passed while this process, or the way to the server, stood still.
+            Err(error @ MetastoreError::Lock { .. }) => {
+                Err(self.gone("the metastore does not know it any more").caused_by(error))
+            }
+            Err(error) => Err(Error::from(error).context(format!("lock {} on {} cannot be checked", self.id, self.what))),
+        }
+    }
+
+    fn gone(&self, why: &str) -> Error {
+        Error::transient(format!("lock {} on {} was lost: {why}", self.id, self.what))
+            .hint("lower metastore.lock_heartbeat, or raise metastore.txn.timeout on the metastore")
     }
 
     /// Gives back for a process of ours that was killed on this machine what it still holds here. Nothing else is ever taken away.
@@ -144,16 +200,12 @@ impl HeldLock {
 
     /// Asks the server whether the lock is still held. Call it on both sides of what the lock protects.
     pub async fn ensure_held(&self) -> Result<()> {
-        let gone = |why: &str| {
-            Error::transient(format!("lock {} on {} was lost: {why}", self.id, self.what))
-                .hint("lower metastore.lock_heartbeat, or raise metastore.txn.timeout on the metastore")
-        };
         if let Some(why) = self.lost.get() {
-            return Err(gone(why));
+            return Err(self.gone(why));
         }
         match self.check().await? {
             LockState::Acquired => Ok(()),
-            LockState::Waiting | LockState::Abort | LockState::NotAcquired => Err(gone("the metastore no longer grants it")),
+            LockState::Waiting | LockState::Abort | LockState::NotAcquired => Err(self.gone("the metastore no longer grants it")),
         }
     }
 

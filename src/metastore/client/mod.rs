@@ -31,7 +31,7 @@ use pool::{Pool, Repeat};
 use servers::Among;
 
 pub use abilities::{Abilities, ColumnCheck, Generation};
-pub use held_lock::HeldLock;
+pub use held_lock::{HeldLock, Wait};
 pub use probe::CompareAndSwap;
 #[doc(hidden)]
 pub use wire::{Dial, Wire};

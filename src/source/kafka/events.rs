@@ -9,6 +9,8 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
+use super::membership::Membership;
+
 /// Keeps what the consumer has to know of librdkafka's reports and passes on the rest to the log.
 #[derive(Debug, Default)]
 pub(in crate::source) struct Events {
@@ -17,9 +19,15 @@ pub(in crate::source) struct Events {
     /// The last error that came, in librdkafka's words; one that says why rather than that all brokers are down.
     last_error: Mutex<String>,
     commit_failed: AtomicBool,
+    /// What the consumer group has decided about our partitions.
+    membership: Membership,
 }
 
 impl Events {
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
     /// An error of the client as a whole.
     pub fn failed(&self, code: i32, reason: &str) {
         let all_down = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN as i32;
@@ -60,7 +68,15 @@ impl Events {
 
     /// The outcome of committing consumer-group offsets: said once, because only lag tools miss them.
     pub fn committed(&self, code: RDKafkaErrorCode) {
-        let failed = !matches!(code, RDKafkaErrorCode::NoError | RDKafkaErrorCode::NoOffset);
+        let failed = match code {
+            RDKafkaErrorCode::NoError | RDKafkaErrorCode::NoOffset => false,
+            // Partitions change hands: their next owner commits what this one could not.
+            RDKafkaErrorCode::RebalanceInProgress
+            | RDKafkaErrorCode::IllegalGeneration
+            | RDKafkaErrorCode::UnknownMemberId
+            | RDKafkaErrorCode::BrokerDestroy => return,
+            _ => true,
+        };
         let failed_before = self.commit_failed.swap(failed, Ordering::Relaxed);
         if failed && !failed_before {
             tracing::warn!(error = %code, "consumer-group offsets could not be committed; lag tools show old offsets, tables are not affected");

@@ -19,6 +19,10 @@ pub(super) enum Failure {
     Refused {
         reason: String,
     },
+    /// The consumer group takes this member no more.
+    Expelled {
+        reason: String,
+    },
 }
 
 impl Failure {
@@ -47,6 +51,10 @@ impl Failure {
                 Error::stop(format!("topic {topic} was deleted and created again: its id was {was} and is {is}")).hint(
                     "run `lakesmith offsets show`, then `lakesmith offsets set --follow-topic` to read the new topic into the same tables",
                 )
+            }
+            Self::Expelled { reason } => {
+                Error::stop(format!("the consumer group of topic {topic} has expelled this process: {reason}"))
+                    .hint("does another process have the same source.kafka.group_instance_id? each needs one of its own")
             }
             Self::Refused { reason } => Error::stop(format!("topic {topic} can't be read on: {reason}"))
                 .hint("see that the topic exists and may be read; then start again, nothing is lost"),

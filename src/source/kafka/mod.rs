@@ -1,7 +1,7 @@
 //! A Kafka topic as a source.
 //!
-//! The consumer assigns itself all partitions and joins no group: the table is the fence between two daemons, and a restart waits for no
-//! rebalance. Every option of librdkafka passes under its own name, except those on which exactly-once depends.
+//! By default the consumer assigns itself all partitions and joins no group: the table is the fence between two daemons, and a restart
+//! waits for no rebalance. With `assignment = "group"` it joins one and reads its share ([`membership`]). Every option of librdkafka passes under its own name, except those on which exactly-once depends.
 //!
 //! Records are taken from librdkafka thousands at a time and copied once, from its fetch buffer into the Arrow columns. Back-pressure is
 //! not polling: librdkafka fetches until `queue_bytes` are full, then waits.
@@ -20,18 +20,19 @@ mod describe;
 mod ends;
 mod events;
 mod failure;
+mod membership;
 mod native;
 mod reader;
 mod settings;
 pub mod topic;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::worker::Worker;
-use super::{OnDataLoss, PollLimits, Source, SourceIdentity, Start, blocking, now_us};
+use super::{Assignment, Change, OnDataLoss, PollLimits, Source, SourceIdentity, Start, blocking, now_us};
 use crate::checkpoint::{OffsetRange, PartitionId};
 use crate::completeness::Sighting;
 use crate::error::{Context, Result};
@@ -47,6 +48,7 @@ use reader::Reader;
 pub struct KafkaSource {
     identity: SourceIdentity,
     topic: Topic,
+    assignment: Assignment,
     worker: Worker<Reader>,
 }
 
@@ -67,8 +69,9 @@ impl KafkaSource {
                 topic.describe().with_context(|| format!("topic {} can't be opened at {}", topic.name, settings.brokers))?;
             let cluster_id = topic.consumer.client().fetch_cluster_id(settings.request_timeout);
             let identity = SourceIdentity { topic: topic.name.clone(), topic_id: description.topic_id.clone(), cluster_id };
+            let assignment = settings.assignment;
             let reader = Reader::new(topic.clone(), description.topic_id, start, on_data_loss, settings);
-            Ok(Self { identity, topic, worker: Worker::new(reader) })
+            Ok(Self { identity, topic, assignment, worker: Worker::new(reader) })
         })
         .await
     }
@@ -102,8 +105,34 @@ impl Source for KafkaSource {
         self.worker.poll(limits).await
     }
 
+    async fn pause(&mut self, partitions: &BTreeSet<PartitionId>) -> Result<()> {
+        self.worker.pause(partitions).await
+    }
+
     fn positions(&self) -> BTreeMap<PartitionId, i64> {
         self.worker.positions().clone()
+    }
+
+    async fn beginnings(&self) -> Result<BTreeMap<PartitionId, i64>> {
+        self.worker.ask(Reader::all_beginnings).await
+    }
+
+    fn owned(&self) -> Option<BTreeSet<PartitionId>> {
+        (self.assignment == Assignment::Group).then(|| self.worker.positions().keys().copied().collect())
+    }
+
+    fn change(&self) -> Option<Change> {
+        self.worker.change()
+    }
+
+    async fn answer(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<()> {
+        self.worker.answer(next_offsets).await
+    }
+
+    async fn leave(&mut self) {
+        if let Err(error) = self.worker.leave().await {
+            tracing::debug!(reason = error.chain(), "the consumer group could not be left");
+        }
     }
 
     fn mark_committed(&self, next_offsets: &BTreeMap<PartitionId, i64>) {

@@ -8,7 +8,7 @@
 //! `rd_kafka_consume_batch_queue` returned belongs to the caller until it is destroyed, and its payload lives as long; no event types are
 //! enabled on the handle, so the consumer queue holds nothing but records, consumer errors and callbacks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
@@ -21,13 +21,14 @@ use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr, RDKafkaType};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::events::Events;
+use super::membership::{on_rebalance, partition_list};
 use crate::checkpoint::PartitionId;
 use crate::error::{Error, Result};
 
 /// Records taken from librdkafka in one call.
 const BATCH_MESSAGES: usize = 4_096;
 
-/// A consumer that reads what it is assigned and joins no group.
+/// A consumer that reads what it is assigned, or, once it has subscribed, what a group gives it.
 pub(super) struct Consumer {
     /// Dropped before `client`: see `drop`.
     queue: NonNull<ffi::rd_kafka_queue_t>,
@@ -50,6 +51,7 @@ impl Consumer {
             ffi::rd_kafka_conf_set_error_cb(native.ptr(), Some(on_error));
             ffi::rd_kafka_conf_set_log_cb(native.ptr(), Some(on_log));
             ffi::rd_kafka_conf_set_offset_commit_cb(native.ptr(), Some(on_offset_commit));
+            ffi::rd_kafka_conf_set_rebalance_cb(native.ptr(), Some(on_rebalance));
         }
         let client = Client::new(config, native, RDKafkaType::RD_KAFKA_CONSUMER, Events::default())
             .map_err(|error| Error::config("the Kafka client could not be created").caused_by(error))?;
@@ -76,6 +78,23 @@ impl Consumer {
         // SAFETY: both pointers are valid; librdkafka copies the list.
         let code = unsafe { ffi::rd_kafka_assign(self.client.native_ptr(), list.ptr()) };
         check(code, || format!("partitions of topic {topic} could not be assigned"))
+    }
+
+    /// Fetches nothing of these partitions any more. What was fetched and not taken is dropped; it comes again after [`Self::resume`]. An
+    /// assignment doesn't end it.
+    pub fn pause(&self, topic: &str, partitions: &BTreeSet<PartitionId>) -> Result<()> {
+        let list = partition_list(topic, partitions);
+        // SAFETY: both pointers are valid; the list is changed in place only while the call lasts.
+        let code = unsafe { ffi::rd_kafka_pause_partitions(self.client.native_ptr(), list.ptr()) };
+        check(code, || format!("partitions of topic {topic} could not be paused"))
+    }
+
+    /// Fetches these partitions again, behind the last thing that was taken, which may be the end of a partition: seek afterwards.
+    pub fn resume(&self, topic: &str, partitions: &BTreeSet<PartitionId>) -> Result<()> {
+        let list = partition_list(topic, partitions);
+        // SAFETY: as above.
+        let code = unsafe { ffi::rd_kafka_resume_partitions(self.client.native_ptr(), list.ptr()) };
+        check(code, || format!("partitions of topic {topic} could not be resumed"))
     }
 
     /// Starts committing consumer-group offsets; the outcome comes to [`Events`].
@@ -145,6 +164,8 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
+        // Else librdkafka would wait for answers that nobody gives.
+        self.close();
         // SAFETY: this is our own reference, taken in `new`; the handle still lives and is destroyed after it.
         unsafe { ffi::rd_kafka_queue_destroy(self.queue.as_ptr()) };
     }
@@ -161,6 +182,11 @@ impl MessageQueue {
 
     pub fn clear(&mut self) {
         self.0.clear();
+    }
+
+    /// Drops what belongs to these partitions.
+    pub fn forget(&mut self, partitions: &BTreeSet<PartitionId>) {
+        self.0.retain(|message| !partitions.contains(&message.partition()));
     }
 }
 
@@ -280,7 +306,7 @@ unsafe fn text(text: *const c_char) -> String {
     if text.is_null() { String::new() } else { unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned() }
 }
 
-fn offset_list(topic: &str, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<TopicPartitionList> {
+pub(super) fn offset_list(topic: &str, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<TopicPartitionList> {
     let mut list = TopicPartitionList::with_capacity(next_offsets.len());
     for (&partition, &next) in next_offsets {
         list.add_partition_offset(topic, partition, Offset::Offset(next))
@@ -293,7 +319,7 @@ pub(super) fn millis(duration: Duration) -> c_int {
     c_int::try_from(duration.as_millis()).unwrap_or(c_int::MAX)
 }
 
-fn check(code: RDKafkaRespErr, what: impl FnOnce() -> String) -> Result<()> {
+pub(super) fn check(code: RDKafkaRespErr, what: impl FnOnce() -> String) -> Result<()> {
     match code {
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
         code => Err(Error::transient(what()).caused_by(RDKafkaErrorCode::from(code))),
@@ -302,7 +328,7 @@ fn check(code: RDKafkaRespErr, what: impl FnOnce() -> String) -> Result<()> {
 
 /// # Safety
 /// Called by librdkafka on a handle whose opaque is the `Events` of its `Client`.
-unsafe fn events<'a>(handle: *const ffi::rd_kafka_t) -> Option<&'a Events> {
+pub(super) unsafe fn events<'a>(handle: *const ffi::rd_kafka_t) -> Option<&'a Events> {
     // SAFETY: `Client` keeps the `Events` in an `Arc` for as long as the handle lives.
     unsafe { ffi::rd_kafka_opaque(handle).cast::<Events>().as_ref() }
 }

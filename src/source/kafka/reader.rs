@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::record::RawBatch;
 use crate::source::batch::{BATCH_BYTES_MAX, Header};
 use crate::source::worker::{BatchReader, Stop};
-use crate::source::{KafkaSettings, OnDataLoss, PollLimits, RawBatchBuilder, Start, now_us};
+use crate::source::{Assignment, Change, KafkaSettings, OnDataLoss, PollLimits, RawBatchBuilder, Start, now_us};
 
 /// The longest wait inside librdkafka, which comes back only when it passes or thousands of records are there; a stop is noticed then.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
@@ -48,6 +48,8 @@ pub(super) struct Reader {
     suspects: BTreeSet<PartitionId>,
     /// When that was last looked into.
     confirmed: Option<Instant>,
+    /// Partitions that librdkafka was told not to fetch.
+    paused: BTreeSet<PartitionId>,
     assigned: Assigned,
     partitions_checked: Instant,
     probed: Instant,
@@ -77,6 +79,7 @@ impl Reader {
             failure: None,
             suspects: BTreeSet::new(),
             confirmed: None,
+            paused: BTreeSet::new(),
             assigned: Assigned::No,
             partitions_checked: now,
             probed: now,
@@ -107,6 +110,16 @@ impl Reader {
         }
     }
 
+    /// Where all partitions begin if no table knows anything.
+    pub fn all_beginnings(&self) -> Result<BTreeMap<PartitionId, i64>> {
+        let partitions: Vec<PartitionId> = self.topic.describe()?.partitions.iter().map(|it| it.partition).collect();
+        self.beginnings(&partitions, true)
+    }
+
+    fn shares(&self) -> bool {
+        self.settings.assignment == Assignment::Group
+    }
+
     /// Hands the builder's positions to librdkafka, which then fetches from there.
     fn reassign(&mut self) -> Result<()> {
         self.assigned = Assigned::No;
@@ -114,9 +127,32 @@ impl Reader {
         self.suspects.clear();
         let positions = self.builder.positions();
         self.at_end = positions.keys().map(|&partition| (partition, false)).collect();
-        self.topic.consumer.assign(&self.topic.name, &positions)?;
+        if self.shares() {
+            self.topic.consumer.remove(&self.topic.name, &positions.keys().copied().collect())?;
+            self.topic.consumer.add(&self.topic.name, &positions)?;
+        } else {
+            self.topic.consumer.assign(&self.topic.name, &positions)?;
+        }
         self.assigned = Assigned::Yes;
         Ok(())
+    }
+
+    /// Begins with partitions that the group has given us.
+    fn take_over(&mut self, partitions: &BTreeSet<PartitionId>, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<()> {
+        let unknown: Vec<PartitionId> = partitions.iter().copied().filter(|id| !next_offsets.contains_key(id)).collect();
+        let beginnings = self.beginnings(&unknown, false)?;
+        let mut positions = BTreeMap::new();
+        for partition in partitions {
+            if let Some(next) = next_offsets.get(partition) {
+                self.builder.continue_partition(*partition, *next);
+                positions.insert(*partition, *next);
+            } else if let Some(first) = beginnings.get(partition) {
+                self.builder.add_partition(*partition, *first);
+                positions.insert(*partition, *first);
+            }
+        }
+        self.at_end.extend(positions.keys().map(|&partition| (partition, false)));
+        self.topic.consumer.add(&self.topic.name, &positions)
     }
 
     /// Compares the topic with the one that was opened and takes in partitions that were added.
@@ -126,6 +162,10 @@ impl Reader {
         if now.topic_id != self.topic_id {
             self.failure = Some(Failure::Recreated { now: now.topic_id });
             return Ok(());
+        }
+        if self.shares() {
+            // The group's leader watches for added partitions.
+            return if self.assigned == Assigned::No && self.change().is_none() { self.reassign() } else { Ok(()) };
         }
         let known = self.builder.positions();
         let added: Vec<PartitionId> = now.partitions.iter().map(|it| it.partition).filter(|id| !known.contains_key(id)).collect();
@@ -170,7 +210,11 @@ impl Reader {
     /// Asks Kafka whether it really lacks the next offset of the suspects: librdkafka may report about an assignment that has been
     /// replaced since. If the offset is there, fetching begins again, because librdkafka has given the partition up.
     fn confirm_suspects(&mut self) {
-        if self.suspects.is_empty() || self.confirmed.is_some_and(|when| when.elapsed() < PROBE_INTERVAL) {
+        // While a change waits, adding or removing a partition would pass for its answer.
+        if self.suspects.is_empty()
+            || self.change().is_some()
+            || self.confirmed.is_some_and(|when| when.elapsed() < PROBE_INTERVAL)
+        {
             return;
         }
         self.confirmed = Some(Instant::now());
@@ -220,7 +264,9 @@ impl Reader {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__BAD_MSG,
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED,
         ];
-        if FOR_A_PERSON.iter().any(|known| *known as i32 == code) {
+        if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__FATAL as i32 {
+            self.failure = Some(Failure::Expelled { reason: text });
+        } else if FOR_A_PERSON.iter().any(|known| *known as i32 == code) {
             self.failure = Some(Failure::Refused { reason: format!("partition {partition}: {text}") });
         } else {
             tracing::debug!(topic = self.topic.name, partition, code, reason = text, "kafka reports an error of a partition");
@@ -272,9 +318,16 @@ impl Reader {
 impl BatchReader for Reader {
     fn assign(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<BTreeMap<PartitionId, i64>> {
         (self.failure, self.unproven, self.confirmed) = (None, None, None);
+        self.pause(&BTreeSet::new())?;
         let now = self.topic.describe()?;
         if now.topic_id != self.topic_id {
             return Err(self.error(&Failure::Recreated { now: now.topic_id }));
+        }
+        if self.shares() {
+            self.builder.reset(&BTreeMap::new(), |_| false);
+            self.assigned = Assigned::Yes;
+            self.topic.consumer.subscribe(&self.topic.name)?;
+            return Ok(BTreeMap::new());
         }
         let unknown: Vec<PartitionId> =
             now.partitions.iter().map(|it| it.partition).filter(|id| !next_offsets.contains_key(id)).collect();
@@ -296,6 +349,9 @@ impl BatchReader for Reader {
     fn poll(&mut self, limits: &PollLimits, stop: &Stop) -> Result<Option<RawBatch>> {
         if self.unproven.is_some() {
             return self.prove();
+        }
+        if self.change().is_some() {
+            return Ok(None);
         }
         if !self.builder.has_progress()
             && let Some(failure) = &self.failure
@@ -325,7 +381,10 @@ impl BatchReader for Reader {
             let wait = left.min(if open { OPEN_WAIT } else { IDLE_WAIT });
             asked = true;
             let came = self.topic.consumer.poll(&mut self.pending, wait, limits.max_rows);
-            if came == 0 && open && self.at_end.values().all(|end| *end) {
+            if self.change().is_some() {
+                break;
+            }
+            if came == 0 && open && self.at_end.iter().all(|(partition, end)| *end || self.paused.contains(partition)) {
                 break;
             }
             if came == 0 && !open {
@@ -339,5 +398,62 @@ impl BatchReader for Reader {
         self.topic.consumer.events().reached();
         self.unproven = Some(self.builder.finish(now_us())?);
         self.prove()
+    }
+
+    fn pause(&mut self, partitions: &BTreeSet<PartitionId>) -> Result<()> {
+        let (consumer, topic) = (&self.topic.consumer, &self.topic.name);
+        let over: BTreeSet<_> = self.paused.difference(partitions).copied().collect();
+        if !over.is_empty() {
+            consumer.resume(topic, &over)?;
+            // As after a rebalance: of a partition that stood at its end librdkafka would leave out the next record.
+            let mut positions = self.builder.positions();
+            positions.retain(|partition, _| over.contains(partition));
+            self.pending.forget(&over);
+            self.at_end.extend(positions.keys().map(|&partition| (partition, false)));
+            consumer.seek(topic, &positions, self.topic.timeout)?;
+            self.paused.retain(|partition| !over.contains(partition));
+        }
+        let more: BTreeSet<_> = partitions.difference(&self.paused).copied().collect();
+        if !more.is_empty() {
+            // Named even if that fails: then some of them are, and the next call resumes them.
+            self.paused.extend(&more);
+            consumer.pause(topic, &more)?;
+        }
+        Ok(())
+    }
+
+    fn change(&self) -> Option<Change> {
+        let change = self.topic.consumer.events().membership().change()?;
+        // What was read before comes first, unless it is to be dropped.
+        (self.unproven.is_none() || matches!(change, Change::Lost(_))).then_some(change)
+    }
+
+    fn answer(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<BTreeMap<PartitionId, i64>> {
+        let Some(change) = self.change() else { return Ok(self.builder.positions()) };
+        let mut stay = self.builder.positions();
+        match change {
+            Change::Assigned(partitions) => self.take_over(&partitions, next_offsets)?,
+            Change::Revoked(partitions) | Change::Lost(partitions) => {
+                stay.retain(|partition, _| !partitions.contains(partition));
+                self.unproven = None;
+                self.pending.forget(&partitions);
+                for partition in &partitions {
+                    self.builder.remove_partition(*partition);
+                    self.at_end.remove(partition);
+                    self.suspects.remove(partition);
+                }
+                self.topic.consumer.remove(&self.topic.name, &partitions)?;
+            }
+        }
+        self.topic.consumer.events().membership().answered();
+        self.pending.forget(&stay.keys().copied().collect());
+        self.at_end.extend(stay.keys().map(|&partition| (partition, false)));
+        self.topic.consumer.seek(&self.topic.name, &stay, self.topic.timeout)?;
+        Ok(self.builder.positions())
+    }
+
+    fn leave(&mut self) {
+        self.pending.clear();
+        self.topic.consumer.close();
     }
 }

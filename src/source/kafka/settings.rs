@@ -10,6 +10,7 @@ use rdkafka::error::KafkaError;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::source::Assignment;
 
 /// `[source.kafka]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,8 +18,15 @@ use crate::error::{Error, Result};
 pub struct KafkaSettings {
     /// Brokers to ask first, `host:port` separated by commas.
     pub brokers: String,
-    /// Consumer group under which committed offsets are shown to lag tools. The group is never joined. Default: lakesmith.
+    /// Consumer group under which committed offsets are shown to lag tools; with `assignment = "group"` also the group that is joined.
+    /// Default: lakesmith.
     pub group_id: String,
+    /// `all`: this process reads every partition, joins no group, and is the only one that should write to the tables. `group`: the
+    /// processes of the consumer group share the partitions among themselves and write to the same tables. Default: all.
+    pub assignment: Assignment,
+    /// With `assignment = "group"`: this process's name in the group, another one in each. It keeps its partitions over a restart, for as long
+    /// as the option `session.timeout.ms` says; without a name others take them when it stops. Default: none.
+    pub group_instance_id: Option<String>,
     /// Records fetched ahead, in bytes, for all partitions together. Default: 32MiB.
     pub queue_bytes: ByteSize,
     /// Longest wait for one answer of a broker. Default: 10s.
@@ -39,6 +47,8 @@ impl Default for KafkaSettings {
         Self {
             brokers: String::new(),
             group_id: "lakesmith".to_owned(),
+            assignment: Assignment::default(),
+            group_instance_id: None,
             queue_bytes: ByteSize::mib(32),
             request_timeout: Duration::from_secs(10),
             unavailable_limit: Duration::from_secs(60),
@@ -49,7 +59,7 @@ impl Default for KafkaSettings {
 }
 
 /// Options that decide whether each record is read exactly once, or that a setting of lakesmith stands for, with what to do instead.
-const OWNED: [(&str, &str); 16] = [
+const OWNED: [(&str, &str); 18] = [
     ("auto.offset.reset", "lakesmith never skips or repeats by itself; use source.start for the beginning"),
     ("enable.auto.commit", "offsets are committed after the table is"),
     ("auto.commit.enable", "offsets are committed after the table is"),
@@ -60,7 +70,9 @@ const OWNED: [(&str, &str); 16] = [
     ("bootstrap.servers", "use source.kafka.brokers"),
     ("metadata.broker.list", "use source.kafka.brokers"),
     ("group.id", "use source.kafka.group_id"),
-    ("group.instance.id", "the consumer group is not joined"),
+    ("group.instance.id", "use source.kafka.group_instance_id"),
+    ("group.protocol", "lakesmith speaks the classic protocol, which every broker does"),
+    ("partition.assignment.strategy", "partitions change hands one by one (cooperative-sticky)"),
     ("queued.max.messages.kbytes", "use source.kafka.queue_bytes"),
     ("allow.auto.create.topics", "use `lakesmith topic create`"),
     ("enable.idempotence", "lakesmith always produces with idempotence"),
@@ -84,9 +96,19 @@ impl KafkaSettings {
             );
         }
         if self.group_id.is_empty() {
-            return Err(
-                Error::config("source.kafka.group_id is empty").hint("give it a name; the group is only seen by lag tools")
-            );
+            return Err(Error::config("source.kafka.group_id is empty").hint("give it a name; lag tools show it"));
+        }
+        match (&self.group_instance_id, self.assignment) {
+            (Some(_), Assignment::All) => {
+                return Err(Error::config("source.kafka.group_instance_id is set, but no group is joined")
+                    .hint("set source.kafka.assignment = \"group\", or remove it"));
+            }
+            (Some(id), Assignment::Group) if id.trim().is_empty() => {
+                return Err(
+                    Error::config("source.kafka.group_instance_id is empty").hint("give each process another name, or remove it")
+                );
+            }
+            _ => {}
         }
         for key in self.options.keys() {
             if let Some((_, instead)) = OWNED.iter().find(|(owned, _)| owned == key) {
@@ -148,15 +170,20 @@ impl KafkaSettings {
             ("fetch.queue.backoff.ms", "", "20".to_owned()),
             ("topic.metadata.refresh.interval.ms", "", millis(self.partition_check_interval, 1_000, 3_600_000)),
         ];
-        let decided = [
+        let queued = (queue_bytes >> 10).clamp(1, 2_097_151).to_string();
+        let mut decided = vec![
             ("group.id", self.group_id.as_str()),
             ("auto.offset.reset", "error"),
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
             ("enable.partition.eof", "true"),
             ("check.crcs", "true"),
-            ("queued.max.messages.kbytes", &(queue_bytes >> 10).clamp(1, 2_097_151).to_string()),
+            ("queued.max.messages.kbytes", queued.as_str()),
         ];
+        if self.assignment == Assignment::Group {
+            decided.push(("partition.assignment.strategy", "cooperative-sticky"));
+            decided.extend(self.group_instance_id.as_deref().map(|id| ("group.instance.id", id)));
+        }
         self.client(&defaults, &decided)
     }
 
@@ -209,6 +236,21 @@ mod tests {
             Some("read_uncommitted")
         );
         assert_eq!(with_option("fetch.wait.max.ms", "7").consumer().get("fetch.wait.max.ms"), Some("7"));
+    }
+
+    #[test]
+    fn a_name_in_the_group_needs_a_group() {
+        let named = KafkaSettings { group_instance_id: Some("one".to_owned()), ..KafkaSettings::with_brokers("b:9092") };
+        let error = named.validate().unwrap_err();
+        assert!(error.hint_text().unwrap().contains("source.kafka.assignment"), "{error}");
+        let joined = KafkaSettings { assignment: Assignment::Group, ..named.clone() };
+        joined.validate().unwrap();
+        let consumer = joined.consumer();
+        assert_eq!(consumer.get("group.instance.id"), Some("one"));
+        assert_eq!(consumer.get("partition.assignment.strategy"), Some("cooperative-sticky"));
+        assert_eq!(KafkaSettings::with_brokers("b:9092").consumer().get("partition.assignment.strategy"), None);
+        let nameless = KafkaSettings { group_instance_id: Some(" ".to_owned()), ..joined };
+        assert!(nameless.validate().is_err());
     }
 
     #[test]

@@ -47,6 +47,20 @@ impl DataFiles {
         Self { files, spec_id }
     }
 
+    /// Adds the files of another writer for the same partition spec; false, with nothing changed, if it was another spec.
+    #[must_use]
+    pub fn merge(&mut self, other: Self) -> bool {
+        if self.files.is_empty() {
+            *self = other;
+            return true;
+        }
+        let same = other.files.is_empty() || self.spec_id == other.spec_id;
+        if same {
+            self.files.extend(other.files);
+        }
+        same
+    }
+
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
