@@ -260,8 +260,10 @@ fn a_maintainer_that_was_stopped_for_long_is_followed_and_follows() {
     first.stop();
     second.stop();
     group.lake.ok(&["run", "--until-caught-up"]);
-    second.assert_calm();
     assert!(!first.alarms().is_empty(), "the one that was stopped says what it lost:\n{}", first.log());
+    // What it had under way when it was stopped may still have been faster.
+    let others: Vec<_> = second.alarms().into_iter().filter(|line| !line.contains("another writer was faster")).collect();
+    assert!(others.is_empty(), "{}", others.join("\n"));
     group.assert_each_record_once();
 }
 
