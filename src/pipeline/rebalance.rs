@@ -7,7 +7,8 @@
 //! *Invariants*: nothing of a partition is committed after the answer that gives it away, and silver's catch-up is at rest while a
 //! change is answered.
 //!
-//! *Failure*: an owner that doesn't know yet that it lost a partition is refused by the tables' offsets, like any second writer.
+//! *Failure*: an owner that doesn't know yet that it lost a partition is refused by the tables' offsets, like any second writer. If it was
+//! faster than the new owner, that one is refused, and goes on where the table is.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ use super::positions::distance;
 use super::session::Session;
 use super::share::Share;
 use crate::checkpoint::{Coverage, Delta, OffsetRange, PartitionId};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::source::{Change, Source};
 use crate::storage::CloseBarrier;
 use crate::table::{Append, DataFiles, LakeTable, Origin, Preparation};
@@ -67,6 +68,25 @@ impl Session<'_> {
                 self.silver.give_up(self.share.clone());
             }
         }
+        Ok(())
+    }
+
+    /// After a commit that failed. Another writer may have been faster: one that lost a partition to this daemon and does not know yet. Then
+    /// reading goes on where the table is; leaving the group for it would move everybody's partitions. Else the failure is returned.
+    pub(super) async fn resume(&mut self, delta: &Delta, failure: Error) -> Result<()> {
+        if !self.share.is_shared() || failure.kind() != Kind::Transient {
+            return Err(failure);
+        }
+        self.bronze.refresh().await?;
+        let table = self.bronze.checkpoint()?.unwrap_or_default();
+        if table.advance(delta).is_ok() {
+            return Err(failure);
+        }
+        warn!(error = %failure.chain(), hint = failure.hint_text(), "another writer was faster; reading goes on where the table is");
+        self.source.resume(&table.next_offsets()).await?;
+        self.tally.reload();
+        self.silver.rest().await;
+        self.silver.take_over(self.share.clone(), &self.bronze).await;
         Ok(())
     }
 

@@ -77,7 +77,12 @@ impl Session<'_> {
             let (cycle, end) = self.fill().await?;
             match cycle {
                 Some((cycle, _)) if end == CycleEnd::Lost => self.drop_cycle(cycle).await,
-                Some((cycle, sighting)) => self.commit(cycle, sighting.as_ref()).await?,
+                Some((cycle, sighting)) => {
+                    let delta = cycle.delta.clone();
+                    if let Err(failure) = self.commit(cycle, sighting.as_ref()).await {
+                        self.resume(&delta, failure).await?;
+                    }
+                }
                 None => {}
             }
             if matches!(end, CycleEnd::Change | CycleEnd::Lost) {

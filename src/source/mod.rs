@@ -144,6 +144,11 @@ pub trait Source: Send + Sync {
         Ok(())
     }
 
+    /// Continues what is owned at other offsets, which its table has named since; what was read beyond them comes again.
+    async fn resume(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<()> {
+        self.assign(next_offsets).await
+    }
+
     /// Lets others have what is owned, as the end of a run should. Nothing is read afterwards.
     async fn leave(&mut self) {}
 

@@ -70,6 +70,11 @@ pub(crate) trait BatchReader: Send + 'static {
         Err(Error::failed("the source shares its partitions with nobody"))
     }
 
+    /// Continues what is owned at these offsets, and returns where each partition stands.
+    fn resume(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<BTreeMap<PartitionId, i64>> {
+        self.assign(next_offsets)
+    }
+
     /// Gives everything up.
     fn leave(&mut self) {}
 }
@@ -122,6 +127,15 @@ impl<R: BatchReader> Worker<R> {
         }
         let (reader, next_offsets) = (self.reader.clone(), next_offsets.clone());
         self.positions = blocking(move || lock(&reader)?.answer(&next_offsets)).await?;
+        Ok(())
+    }
+
+    pub async fn resume(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<()> {
+        if self.running.is_some() {
+            return Err(Error::failed("offsets were changed while the source was being read"));
+        }
+        let (reader, next_offsets) = (self.reader.clone(), next_offsets.clone());
+        self.positions = blocking(move || lock(&reader)?.resume(&next_offsets)).await?;
         Ok(())
     }
 

@@ -169,18 +169,19 @@ const MEMBER: [&str; 4] = [
 #[test]
 fn members_come_go_and_die_and_every_record_is_there_once() {
     let group = Group::new(6, 24_000, &MEMBER);
-    let mut producer = group.produce("1200");
     let mut first = group.start("first", &["source.kafka.group_instance_id=first"]);
     first.wait_for("maintaining a gold table");
     let mut second = group.start("second", &[]);
     second.wait_for("standing by for a lock");
+    second.wait_for("the group gives partitions to this daemon");
+    let mut producer = group.produce("800");
     first.wait_for("committed table=");
     second.wait_for("committed table=");
     first.kill();
     let took_over = second.wait_for("maintaining a gold table");
     assert!(took_over < Duration::from_secs(20), "gold was taken over after {took_over:?}");
     let mut third = group.start("third", &["pipeline.workers=2"]);
-    third.wait_for("committed table=");
+    third.wait_for("the group gives partitions to this daemon");
     second.stop();
     third.wait_for("maintaining a gold table");
     producer.finish();
@@ -240,11 +241,12 @@ fn what_was_read_is_committed_before_its_partition_goes() {
 #[test]
 fn a_maintainer_that_was_stopped_for_long_is_followed_and_follows() {
     let group = Group::new(4, 24_000, &MEMBER);
-    let mut producer = group.produce("1000");
     let mut first = group.start("first", &[]);
     first.wait_for("maintaining a gold table");
     let mut second = group.start("second", &[]);
     second.wait_for("standing by for a lock");
+    second.wait_for("the group gives partitions to this daemon");
+    let mut producer = group.produce("600");
     first.wait_for("refreshed gold");
     second.wait_for("committed table=");
     first.signal(libc::SIGSTOP);
@@ -260,8 +262,10 @@ fn a_maintainer_that_was_stopped_for_long_is_followed_and_follows() {
     first.stop();
     second.stop();
     group.lake.ok(&["run", "--until-caught-up"]);
-    second.assert_calm();
     assert!(!first.alarms().is_empty(), "the one that was stopped says what it lost:\n{}", first.log());
+    // What it had under way when it was stopped may still have been faster.
+    let others: Vec<_> = second.alarms().into_iter().filter(|line| !line.contains("another writer was faster")).collect();
+    assert!(others.is_empty(), "{}", others.join("\n"));
     group.assert_each_record_once();
 }
 
@@ -281,10 +285,17 @@ fn give_the_lock_back(group: &Group) {
 #[test]
 fn of_two_daemons_by_mistake_the_slower_says_what_happens() {
     let group = Group::new(3, 12_000, &["pipeline.commit_interval=300ms"]);
-    let mut producer = group.produce("1000");
     let mut daemons = ["one", "two"].map(|name| group.start(name, &[&*format!("pipeline.name={name}")]));
-    producer.finish();
-    std::thread::sleep(Duration::from_secs(2));
+    for daemon in &mut daemons {
+        daemon.wait_for("reading continues where bronze ends");
+    }
+    // Both read the same records from here on.
+    group.produce("100000").finish();
+    let began = Instant::now();
+    while !daemons.iter().any(|daemon| daemon.log().contains("reading the tables again after a failure")) {
+        assert!(began.elapsed() < PATIENCE, "nobody says that the other was faster:\n{}\n{}", daemons[0].log(), daemons[1].log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
     // One may be about to read the tables again, and has nothing to commit then.
     daemons.iter().for_each(|daemon| daemon.signal(libc::SIGTERM));
     daemons.iter_mut().for_each(|daemon| drop(daemon.child.wait()));

@@ -129,6 +129,10 @@ impl Source for KafkaSource {
         self.worker.answer(next_offsets).await
     }
 
+    async fn resume(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<()> {
+        self.worker.resume(next_offsets).await
+    }
+
     async fn leave(&mut self) {
         if let Err(error) = self.worker.leave().await {
             tracing::debug!(reason = error.chain(), "the consumer group could not be left");

@@ -452,6 +452,21 @@ impl BatchReader for Reader {
         Ok(self.builder.positions())
     }
 
+    fn resume(&mut self, next_offsets: &BTreeMap<PartitionId, i64>) -> Result<BTreeMap<PartitionId, i64>> {
+        if !self.shares() {
+            return self.assign(next_offsets);
+        }
+        if self.change().is_some() {
+            return Err(Error::transient("partitions changed hands while another writer was faster"));
+        }
+        (self.failure, self.unproven, self.confirmed) = (None, None, None);
+        let mut positions = self.builder.positions();
+        positions.iter_mut().for_each(|(partition, next)| *next = next_offsets.get(partition).copied().unwrap_or(*next));
+        self.builder.reset(&positions, |_| false);
+        self.reassign()?;
+        Ok(positions)
+    }
+
     fn leave(&mut self) {
         self.pending.clear();
         self.topic.consumer.close();
