@@ -12,7 +12,9 @@ mod settings;
 pub mod thrift;
 mod types;
 
-pub use client::{Abilities, Cascade, ColumnCheck, CompareAndSwap, DeleteData, Generation, HeldLock, IfNotExists, Metastore, Wait};
+pub use client::{
+    Abilities, Cascade, ColumnCheck, CompareAndSwap, DeleteData, Generation, HeldLock, IfNotExists, Metastore, Wait,
+};
 #[doc(hidden)]
 pub use client::{Dial, Wire};
 pub use error::{MetastoreError, MetastoreResult};

@@ -30,7 +30,7 @@ use lakesmith::catalog::Protocol;
 use lakesmith::clock;
 
 /// What two cores play in less than a minute in a build of which only what reads and writes metadata is optimized.
-const HISTORIES: u64 = 10_000;
+const HISTORIES: u64 = 1_000;
 /// Futures within futures are large in a build that isn't optimized.
 const STACK: usize = 64 << 20;
 
