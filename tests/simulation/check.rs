@@ -16,11 +16,14 @@ use super::world::{Plan, World};
 /// A data file's location and its records.
 type Listed = (String, u64);
 
+/// A manifest's bytes, and the files that it lists.
+type Parsed = (Bytes, Arc<Vec<Listed>>);
+
 /// The files, and what was parsed of them.
 #[derive(Default)]
 pub struct Reader {
     pub files: MemoryFiles,
-    manifests: Mutex<HashMap<String, (Bytes, Arc<Vec<Listed>>)>>,
+    manifests: Mutex<HashMap<String, Parsed>>,
 }
 
 impl Reader {
