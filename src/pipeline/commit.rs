@@ -1,5 +1,6 @@
 //! A batch's way through `prepare` and `swap` as the pipeline sees it, and the one log line that each commit leaves.
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use tracing::info;
@@ -49,9 +50,9 @@ pub(super) async fn prepare(table: &mut LakeTable, append: Append, barrier: &Clo
 }
 
 /// The error for a table that another writer, or a pointer that went back, has moved away from where this daemon thought it was.
-fn moved_on(table: &str, mismatch: crate::checkpoint::Mismatch) -> Error {
-    Error::transient(format!("table {table} is not where this daemon left it: {mismatch}"))
-        .hint("is another lakesmith running on the same tables? this one continues from where the table is")
+pub(super) fn moved_on(table: &impl Display, found: impl Display) -> Error {
+    Error::transient(format!("table {table} is not where this daemon left it: {found}"))
+        .hint("does another lakesmith run on the same tables, or did somebody put its entry back? this one continues from where the table is")
 }
 
 impl Ready {

@@ -56,6 +56,8 @@ pub(super) struct Session<'a> {
     pub ends: Option<BTreeMap<PartitionId, i64>>,
     /// When the source was last looked at for the time alone.
     pub looked: Option<Instant>,
+    /// When the tables were last looked at for their places alone.
+    pub watched: Instant,
 }
 
 impl Session<'_> {
@@ -104,7 +106,7 @@ impl Session<'_> {
             };
             let Some(batch) = polled else {
                 if cycle.is_none() {
-                    self.state_when_idle().await;
+                    self.idle().await?;
                 }
                 continue;
             };
@@ -204,7 +206,7 @@ impl Session<'_> {
             _ => return,
         };
         match swapped {
-            Ok(rows) => self.silver.tell_gold(rows),
+            Ok(rows) => self.silver.committed(rows),
             Err(failure) => self.silver.fail(failure),
         }
     }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::{debug, info};
 
@@ -111,6 +112,7 @@ pub(super) async fn open<'a>(
         shutdown: options.shutdown.clone(),
         ends: (options.until == Until::CaughtUp).then_some(ends),
         looked: None,
+        watched: Instant::now(),
         source,
     };
     Ok((session, gold))
