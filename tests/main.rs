@@ -2,6 +2,7 @@
 
 mod cli;
 mod end_to_end;
+mod faults;
 mod gold;
 mod layering;
 mod metastore;

@@ -6,7 +6,7 @@ mod data_loss;
 mod embedded;
 mod identity;
 mod real;
-mod lake;
+pub mod lake;
 
 use lake::Lake;
 

@@ -7,7 +7,7 @@ mod faults;
 mod lake;
 mod locking;
 mod mending;
-mod proxy;
+pub mod proxy;
 mod reading;
 mod upkeep;
 
