@@ -109,6 +109,10 @@ impl Cli {
     }
 }
 
+/// A thread's stack. Plans of queries are trees that are walked by recursion, and the states of an unoptimized build are large; what isn't
+/// used of it is only addresses.
+const STACK_BYTES: usize = 16 << 20;
+
 /// The program: parses the command line, runs the command, prints what went wrong and says with which code to exit.
 ///
 /// It is an ordinary function on purpose. The body of an `async fn` is compiled in the crate that polls it; with the runtime
@@ -133,7 +137,7 @@ fn execute(cli: Cli) -> Result<Outcome> {
     cli.start_tracing()?;
     window::plan_from_environment()?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.enable_all().thread_name("lakesmith").build();
+    let runtime = builder.enable_all().thread_name("lakesmith").thread_stack_size(STACK_BYTES).build();
     let runtime = runtime.map_err(Error::from).context("the runtime could not be started")?;
     let outcome = runtime.block_on(cli.run());
     // What still runs in the background (an idle client, a reader of standard input) must not hold the process.
