@@ -14,7 +14,7 @@ use iceberg::spec::{
     PartitionSpec, Snapshot, TableMetadata,
 };
 
-use super::upkeep::UpkeepSettings;
+use super::upkeep::{UpkeepSettings, unreadable};
 use crate::error::{Context, Error, Result};
 
 /// Manifests that are read at the same time for a merge.
@@ -29,7 +29,7 @@ pub(super) async fn read_list(file_io: &FileIO, metadata: &TableMetadata, snapsh
         let content = file_io.new_input(location)?.read().await?;
         ManifestList::parse_with_version(&content, metadata.format_version())
     };
-    let list = read.await.with_context(|| format!("failed to read manifest list {location}"))?;
+    let list = read.await.map_err(unreadable).with_context(|| format!("failed to read manifest list {location}"))?;
     Ok(Arc::new(list.entries().to_vec()))
 }
 
@@ -120,7 +120,7 @@ pub(super) async fn merge(
     let Some(first) = sources.first() else { return Ok(None) };
     let loaded = futures::stream::iter(sources).map(|manifest| async move {
         let loaded = manifest.load_manifest(file_io).await;
-        loaded.with_context(|| format!("failed to read manifest {}", manifest.manifest_path))
+        loaded.map_err(unreadable).with_context(|| format!("failed to read manifest {}", manifest.manifest_path))
     });
     let loaded: Vec<_> = loaded.buffered(READ_CONCURRENCY).try_collect().await?;
     let mut writer = writer(output, location, metadata, snapshot_id, first.partition_spec_id)?;

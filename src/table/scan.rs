@@ -17,6 +17,7 @@ use iceberg::spec::{Datum, Snapshot};
 
 use super::LakeTable;
 use super::arrow_types::retype;
+use super::upkeep::unreadable;
 use crate::checkpoint::{OffsetRange, PartitionId};
 use crate::error::{Context, Error, Result};
 use crate::record::{OFFSET, PARTITION};
@@ -72,10 +73,11 @@ impl LakeTable {
         if let Some(predicate) = predicates.into_iter().reduce(Predicate::and) {
             scan = scan.with_filter(predicate);
         }
-        let batches = scan.select(read).build().with_context(failed)?.to_arrow().await.with_context(failed)?;
+        let batches =
+            scan.select(read).build().with_context(failed)?.to_arrow().await.map_err(unreadable).with_context(failed)?;
         let ident = self.ident().clone();
         let batches = batches.map(move |batch| {
-            let batch = batch.map_err(|error| Error::from(error).context(format!("failed to read table {ident}")))?;
+            let batch = batch.map_err(|error| unreadable(error).context(format!("failed to read table {ident}")))?;
             let batch = match &filter {
                 Some(filter) => filter_record_batch(&batch, &filter.keep(&batch)?)?,
                 None => batch,

@@ -20,8 +20,8 @@ use tracing::debug;
 
 use super::manifests::{dropped, read_list};
 use super::progress::Ancestry;
-use crate::error::Result;
-use crate::storage::Storages;
+use crate::error::{Error, Result};
+use crate::storage::{StorageError, Storages};
 
 /// How large a table's metadata may get.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +145,17 @@ impl Dropped {
     }
 }
 
+/// A failure to read what a version of the table names. Where a file is missing, a commit since then may have dropped it with its
+/// snapshot, be it another writer's or one of our own beside a long read: whoever looks at the table again finds the files of now. A
+/// file that is really lost fails again, until the caller's tries are used up.
+pub(super) fn unreadable(error: iceberg::Error) -> Error {
+    if matches!(StorageError::within(&error), Some(StorageError::NotFound { .. })) {
+        return Error::transient("the version of the table that was read is out of date, or a file of it is lost")
+            .caused_by(error);
+    }
+    error.into()
+}
+
 /// The snapshots that branches and tags other than main refer to. The iceberg crate doesn't show a table's references, but writes them.
 pub(super) fn pinned(metadata: &TableMetadata) -> Result<HashSet<i64>> {
     #[derive(Deserialize)]
@@ -157,7 +168,7 @@ pub(super) fn pinned(metadata: &TableMetadata) -> Result<HashSet<i64>> {
     struct Reference {
         snapshot_id: i64,
     }
-    let unreadable = |error| crate::error::Error::failed("the table's branches and tags cannot be read").caused_by(error);
+    let unreadable = |error| Error::failed("the table's branches and tags cannot be read").caused_by(error);
     let json = serde_json::to_vec(metadata).map_err(unreadable)?;
     let references: References = serde_json::from_slice(&json).map_err(unreadable)?;
     let others = references.refs.into_iter().filter(|(name, _)| name != iceberg::spec::MAIN_BRANCH);

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures::TryStreamExt;
 use lakesmith::catalog::Protocol;
-use lakesmith::clock;
 use lakesmith::storage::{Moment, Site};
+use lakesmith::table::LakeTable;
+use lakesmith::{Kind, clock};
 
 use super::history::finish;
 use super::process::{End, Fate, Passage, Process, Step, Weather};
-use super::world::{Plan, Protection, World};
+use super::world::{BRONZE, Plan, Protection, World};
 use super::{on_a_large_stack, simulated, writer};
 
 const WAYS: [Protection; 4] = [Protection::Expected, Protection::LockAndExpected, Protection::Lock, Protection::LockOnBroken];
@@ -100,7 +102,7 @@ fn world(protection: Protection) -> Arc<World> {
         protocol: Protocol::SHIPPED,
         ends: BTreeMap::from([(0, 2)]),
         step: 1,
-        snapshots_max: if protection.is_fenced() { 2 } else { 720 },
+        snapshots_max: if protection.compares() { 2 } else { 720 },
         manifests_to_merge: 2,
         commit_attempts: 4,
         probes: false,
@@ -168,6 +170,27 @@ fn a_commit_that_nobody_remembers_keeps_its_files() {
             });
             played.unwrap_or_else(|found| panic!("{protection:?}: {found}"));
         }
+    });
+}
+
+/// A long read, as silver's catch-up is one, goes on while others commit until what it reads is expired: it may look again, and is not
+/// for a person to look at.
+#[test]
+fn a_read_of_an_expired_version_may_be_repeated() {
+    on_a_large_stack(|| {
+        simulated(1, async || {
+            let plan = world(Protection::Expected).plan.clone();
+            let mut world = Arc::new(World::new(Plan { ends: BTreeMap::from([(0, 1)]), snapshots_max: 1, ..plan }));
+            let weather = Scripted::calm();
+            work(&world, &world.process(weather.clone())).await;
+            let catalog = world.catalog(&world.process(weather.clone())).await.unwrap();
+            let table = LakeTable::open_or_create(&catalog, &world.spec(BRONZE)).await.unwrap();
+            Arc::get_mut(&mut world).expect("nobody else's").plan.ends = BTreeMap::from([(0, 4)]);
+            work(&world, &world.process(weather)).await;
+            let read = async { table.scan(None, None).await?.try_next().await };
+            let error = read.await.expect_err("its manifest list is deleted");
+            assert_eq!(error.kind(), Kind::Transient, "{}", error.chain());
+        });
     });
 }
 

@@ -34,8 +34,8 @@ pub enum Protection {
 }
 
 impl Protection {
-    /// Whether nothing that arrives late can move a pointer.
-    pub fn is_fenced(self) -> bool {
+    /// Whether the server compares.
+    pub fn compares(self) -> bool {
         matches!(self, Self::Expected | Self::LockAndExpected)
     }
 
@@ -65,6 +65,16 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether nothing that arrives late can move a pointer. A process that finds out by itself may meet nothing but failures, take the
+    /// server for one that compares nothing, and then commit under the lock alone; without a lock it stops instead.
+    pub fn is_fenced(&self) -> bool {
+        match self.protection {
+            Protection::Expected => true,
+            Protection::LockAndExpected => !self.probes,
+            Protection::Lock | Protection::LockOnBroken => false,
+        }
+    }
+
     /// The offsets of a range that have a record; the others are a transaction's markers.
     pub fn records(partition: i32, range: OffsetRange) -> impl Iterator<Item = i64> {
         (range.start..range.end).filter(move |offset| (offset * 7 + i64::from(partition)) % 5 != 4)

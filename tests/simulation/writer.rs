@@ -151,7 +151,13 @@ async fn catch_up(world: &World, tables: &mut Tables, mine: &BTreeSet<i32>) -> R
     if missing.is_empty() {
         return Ok(());
     }
-    let mut rows = world.reader.rows(bronze.metadata_location()).map_err(Error::stop)?;
+    // Another writer's upkeep may have deleted files of a version that is out of date: that passes when bronze is looked at again, as it
+    // does for `LakeTable::scan`. Of the version in force nothing may be missing.
+    let location = bronze.metadata_location();
+    let mut rows = world.reader.rows(location).map_err(|found| {
+        let in_force = world.metastore.parameter(BRONZE, "metadata_location").as_deref() == Some(location);
+        if in_force { Error::stop(found) } else { Error::transient(found) }
+    })?;
     rows.retain(|(partition, offset)| missing.get(partition).is_some_and(|range| range.contains(*offset)));
     let barrier = CloseBarrier::new();
     let input = InputRef { table_uuid: bronze.uuid(), snapshot_id: None };
