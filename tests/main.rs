@@ -2,6 +2,7 @@
 
 mod cli;
 mod end_to_end;
+mod faults;
 mod gate;
 mod gold;
 mod layering;

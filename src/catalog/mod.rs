@@ -45,7 +45,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Error, Result};
 use crate::metastore::{CompareAndSwap, HiveDatabase, HiveTable, Metastore, MetastoreError};
 use crate::retry::RetrySettings;
-use crate::storage::Storages;
+use crate::storage::{StorageError, Storages};
 
 /// How tables are committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,7 +230,17 @@ impl HiveCatalog {
 
     pub(crate) async fn read_version(&self, location: String) -> Result<Version> {
         let metadata = TableMetadata::read_from(self.file_io(), &location).await;
-        let metadata = metadata.with_context(|| format!("failed to read table metadata {location}"))?;
+        let metadata = metadata.map_err(|error| {
+            let gone = matches!(StorageError::within(&error), Some(StorageError::NotFound { .. }));
+            let failed = Error::from(error).context(format!("failed to read table metadata {location}"));
+            if !gone {
+                return failed;
+            }
+            failed.hint(
+                "was the entry put back behind the versions that the table keeps (write.metadata.previous-versions-max)? set its \
+                 metadata_location to the newest version that is there and was current",
+            )
+        })?;
         Ok(Version { location, metadata: Arc::new(metadata) })
     }
 }

@@ -6,6 +6,9 @@
 //!
 //! A lock is never taken from a process that may live; one of a process that certainly does not is given back for it.
 //!
+//! An entry that somebody put back as it was (Hive's get-then-alter, a maintainer from before that was paused) shows an earlier revision
+//! than our last: it is written again. A later epoch is that of a successor, and ends this maintainer.
+//!
 //! *Failure*: a write whose answer was lost is looked up. It may still arrive later; then the revision that is found is one of our own
 //! epoch, and the next write goes on from it.
 
@@ -29,6 +32,8 @@ pub struct Lease {
     lock: HeldLock,
     entry: HiveTable,
     revision: Revision,
+    /// The entry was found as it was before our last write.
+    behind: bool,
     /// Expected values are sent only where they are honoured.
     honoured: bool,
     /// Signs of another maintainer were found.
@@ -43,8 +48,8 @@ impl Lease {
         let honoured = metastore.compare_and_swap(database).await.with_context(about)? == CompareAndSwap::Honoured;
         let entry = load(metastore, database, table).await?;
         let found = revision_of(&entry)?;
-        let mut lease =
-            Self { metastore: metastore.clone(), lock, entry, revision: found, honoured, fenced: AtomicBool::new(false) };
+        let (metastore, fenced) = (metastore.clone(), AtomicBool::new(false));
+        let mut lease = Self { metastore, lock, entry, revision: found, behind: false, honoured, fenced };
         let next = Revision { epoch: found.epoch + 1, number: 0 };
         lease.swap(next, &[(EPOCH, Some(next.epoch.to_string()))]).await.with_context(about)?;
         info!(table = %lease.name(), epoch = next.epoch, "maintaining a gold table");
@@ -63,22 +68,42 @@ impl Lease {
         format!("{}.{}", self.entry.database(), self.entry.name())
     }
 
-    /// Err if another may be maintaining the table by now. Reads the table's entry again.
+    /// Whether somebody has put the table's entry back, so that progress must be written again.
+    pub fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    /// Raises the epoch above one that a partition names. The lock is ours, so it is not another maintainer's: the table's entry went back.
+    pub async fn raise_above(&mut self, epoch: u64) -> Result<()> {
+        self.ensure_held().await?;
+        warn!(table = %self.name(), ours = self.epoch(), found = epoch, "the epoch of the gold table went back and is raised");
+        let next = Revision { epoch: epoch + 1, number: 0 };
+        self.swap(next, &[(EPOCH, Some(next.epoch.to_string()))]).await
+    }
+
+    /// Err if another may be maintaining the table by now. Reads the table's entry again; one that went back is told by
+    /// [`Self::is_behind`].
     pub async fn ensure_held(&mut self) -> Result<()> {
         self.lock.ensure_held().await.with_context(|| format!("gold table {} is not ours any more", self.name()))?;
         let entry = load(&self.metastore, self.entry.database(), self.entry.name()).await?;
         let found = revision_of(&entry)?;
-        if found.epoch != self.revision.epoch {
+        if found.epoch > self.revision.epoch {
             return Err(self.fenced(found.epoch));
         }
-        (self.entry, self.revision) = (entry, found);
+        if found < self.revision && !self.behind {
+            warn!(table = %self.name(), %found, ours = %self.revision, "the progress of the gold table went back and is written again");
+        }
+        self.behind = found < self.revision;
+        (self.entry, self.revision) = (entry, self.revision.max(found));
         Ok(())
     }
 
     /// Writes parameters of the table; none removes one.
     pub async fn write(&mut self, parameters: &[(&'static str, Option<String>)]) -> Result<()> {
         self.ensure_held().await?;
-        self.swap(Revision { number: self.revision.number + 1, ..self.revision }, parameters).await
+        let mut parameters = parameters.to_vec();
+        parameters.push((EPOCH, Some(self.epoch().to_string())));
+        self.swap(Revision { number: self.revision.number + 1, ..self.revision }, &parameters).await
     }
 
     /// The error for signs of another maintainer.
@@ -125,7 +150,7 @@ impl Lease {
         } else {
             self.entry = entry;
         }
-        self.revision = next;
+        (self.revision, self.behind) = (next, false);
         Ok(())
     }
 

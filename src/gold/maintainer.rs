@@ -105,8 +105,8 @@ impl GoldMaintainer {
         let spec = plan.table_spec(database, &location)?;
         let view = plan.view_spec(database)?;
         ensure_table(metastore, storages, &spec).await?;
-        let lease = Lease::take_over(metastore, database, &spec.name, wait).await?;
-        let (uuid, entry) = (silver.table_uuid(), lease.entry());
+        let mut lease = Lease::take_over(metastore, database, &spec.name, wait).await?;
+        let (uuid, entry) = (silver.table_uuid(), lease.entry().clone());
         let hint = || format!("drop {name}, and it is computed again from silver, or give the new one another name");
         if entry.parameter(DEFINITION).is_some_and(|found| found != plan.definition()) {
             return Err(Error::stop(format!("gold table {name} was computed by another definition")).hint(hint()));
@@ -120,19 +120,21 @@ impl GoldMaintainer {
         }
         let mut known = BTreeMap::new();
         let mut claimed: BTreeMap<PartitionId, i64> = BTreeMap::new();
+        let mut newest = 0;
         let keys = entry.partition_keys();
         let partitions = metastore.partitions(database, &spec.name).await;
         for partition in partitions.with_context(|| format!("failed to list the partitions of {name}"))? {
             let Some(found) = Known::of(&partition, uuid) else { continue };
-            if found.epoch > lease.epoch() {
-                return Err(lease.fenced(found.epoch));
-            }
+            newest = newest.max(found.epoch);
             let positions = partition.parameter(POSITIONS).and_then(|text| parse_positions(text).ok()).unwrap_or_default();
             for (topic_partition, coverage) in positions {
                 let next = claimed.entry(topic_partition).or_insert(coverage.range.end);
                 *next = coverage.range.end.max(*next);
             }
             known.insert(key_of(&keys, &partition), found);
+        }
+        if newest > lease.epoch() {
+            lease.raise_above(newest).await?;
         }
         Ok(Self {
             open: OpenWindows::new(&plan, &progress),

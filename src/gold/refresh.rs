@@ -117,7 +117,8 @@ impl GoldMaintainer {
                 Known { version: version_of(&version.location).to_string(), epoch: self.lease.epoch(), written_us: Some(now_us) };
             self.known.insert(version.key.clone(), known);
         }
-        if versions_or_positions_changed(&versions, &progress, &self.written) || self.time_is_due(&progress) {
+        let changed = versions_or_positions_changed(&versions, &progress, &self.written) || self.lease.is_behind();
+        if changed || self.time_is_due(&progress) {
             self.lease.write(&progress.to_parameters()).await?;
             Window::GoldProgressWritten.pass();
         } else {

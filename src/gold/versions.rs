@@ -19,7 +19,7 @@ use super::silver::{SilverRows, TimeRange};
 use super::state::sorted;
 use super::window::{WINDOW_START, display_instant};
 use crate::error::{Error, Result};
-use crate::hive::{read_version, version_of};
+use crate::hive::{read_version, version_of, written_us};
 use crate::metastore::HivePartition;
 use crate::storage::Storages;
 
@@ -28,7 +28,7 @@ use crate::storage::Storages;
 pub struct Known {
     pub version: String,
     pub epoch: u64,
-    /// When this process wrote it; none if it was found.
+    /// When it was written, by this process or the one before it, as far as its name tells.
     pub written_us: Option<i64>,
 }
 
@@ -38,7 +38,8 @@ impl Known {
         let uuid: Uuid = partition.parameter(SILVER_UUID)?.parse().ok()?;
         let epoch = partition.parameter(EPOCH)?.parse().ok()?;
         let version = version_of(partition.location()?).to_string();
-        (uuid == silver).then_some(Self { version, epoch, written_us: None })
+        let written_us = written_us(&version);
+        (uuid == silver).then_some(Self { version, epoch, written_us })
     }
 }
 

@@ -15,7 +15,7 @@ mod types;
 mod view;
 
 pub use file::{PartitionFile, decode, encode, read_version};
-pub use partition::{PartitionKey, version_name, version_of};
+pub use partition::{PartitionKey, version_name, version_of, written_us};
 pub use replace::{PartitionVersion, VersionStatistics, key_of, switch, write_version};
 pub use sweep::{SweepReport, sweep};
 pub use table::{HiveTableSpec, ensure_database, ensure_table};

@@ -67,6 +67,13 @@ pub fn version_name(epoch: u64) -> String {
     format!("v-{epoch}-{}", Uuid::now_v7())
 }
 
+/// When a version was named, in microseconds since 1970; none if the name is not ours.
+pub fn written_us(name: &str) -> Option<i64> {
+    let (_, id) = name.strip_prefix("v-")?.split_once('-')?;
+    let (seconds, nanos) = Uuid::try_parse(id).ok()?.get_timestamp()?.to_unix();
+    i64::try_from(seconds).ok()?.checked_mul(1_000_000)?.checked_add(i64::from(nanos / 1_000))
+}
+
 /// Whether a directory's name is one that [`version_name`] makes.
 pub(super) fn is_version_name(name: &str) -> bool {
     let parts = name.strip_prefix("v-").and_then(|rest| rest.split_once('-'));
@@ -100,6 +107,14 @@ mod tests {
         for name in ["v-7", "v-x-0190a0b0-0000-7000-8000-000000000000", "window_date=2024-07-01", "v-7-data", "_tmp"] {
             assert!(!is_version_name(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_version_tells_when_it_was_named() {
+        let now_us = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap();
+        let written_us = written_us(&version_name(7)).unwrap();
+        assert!((now_us - 1_000..now_us + 60_000_000).contains(&written_us), "{written_us} is not about {now_us}");
+        assert!(["v-7", "_tmp", "v-x-1"].iter().all(|name| super::written_us(name).is_none()));
     }
 
     #[test]

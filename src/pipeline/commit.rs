@@ -1,5 +1,6 @@
 //! A batch's way through `prepare` and `swap` as the pipeline sees it, and the one log line that each commit leaves.
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use tracing::info;
@@ -49,13 +50,10 @@ pub(super) async fn prepare(table: &mut LakeTable, append: Append, barrier: &Clo
 }
 
 /// The error for a table that another writer, or a pointer that went back, has moved away from where this daemon thought it was.
-fn moved_on(table: &LakeTable, mismatch: crate::checkpoint::Mismatch) -> Error {
+pub(super) fn moved_on(table: &LakeTable, found: impl Display) -> Error {
     let writer = table.last_writer().unwrap_or_else(|| "nobody that is known".to_owned());
-    Error::transient(format!(
-        "table {} is not where this daemon left it: {mismatch}; its last writer was {writer}",
-        table.ident()
-    ))
-    .hint("is another lakesmith running on the same tables? this one continues from where the table is")
+    Error::transient(format!("table {} is not where this daemon left it: {found}; its last writer was {writer}", table.ident()))
+        .hint("does another lakesmith run on the same tables, or did somebody put its entry back? this one continues from where the table is")
 }
 
 /// How this process signs its batches.

@@ -15,6 +15,7 @@ use arrow::array::RecordBatch;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::fates::ensure_undecided;
 use super::positions::{beyond, count_rows, raise_highest};
 use crate::checkpoint::{Delta, PartitionId};
 use crate::error::{Error, Result};
@@ -72,6 +73,8 @@ pub(super) struct SilverEncoder {
     silver: DataWriter,
     rejected: DataWriter,
     gold_columns: Option<Vec<String>>,
+    /// By topic partition, the offset below which no further record can be rejected.
+    decided_below: BTreeMap<PartitionId, i64>,
     files: SilverFiles,
 }
 
@@ -86,7 +89,13 @@ impl SilverEncoder {
             gold_rows: Vec::new(),
             busy: Duration::ZERO,
         };
-        Self { plan, silver, rejected, gold_columns, files }
+        Self { plan, silver, rejected, gold_columns, decided_below: BTreeMap::new(), files }
+    }
+
+    /// For records of which some were decided before; those below these offsets may not be rejected.
+    #[must_use]
+    pub fn with_decided(self, decided_below: BTreeMap<PartitionId, i64>) -> Self {
+        Self { decided_below, ..self }
     }
 
     pub async fn write(&mut self, batch: RawBatch) -> Result<()> {
@@ -103,6 +112,7 @@ impl SilverEncoder {
             }
         }
         if decoded.rejected.num_rows() > 0 {
+            ensure_undecided(&decoded.rejected, &self.decided_below)?;
             self.rejected.write(&decoded.rejected).await?;
         }
         self.files.busy += started.elapsed();

@@ -13,6 +13,7 @@ mod commit;
 mod completeness;
 mod cycle;
 mod definition;
+mod fates;
 mod gold_task;
 mod lead;
 mod pace;
@@ -27,6 +28,7 @@ mod silver_state;
 mod specs;
 mod start;
 mod tally;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -68,6 +68,8 @@ pub(super) struct Session<'a> {
     pub joined: bool,
     /// Which of them wait for others.
     pub lead: Lead,
+    /// When the tables were last looked at for their places alone.
+    pub watched: Instant,
 }
 
 impl Session<'_> {
@@ -139,7 +141,7 @@ impl Session<'_> {
                     None => self.keep_together().await?,
                 }
                 if cycle.is_none() {
-                    self.state_when_idle().await;
+                    self.idle().await?;
                 }
                 continue;
             };
@@ -282,7 +284,7 @@ impl Session<'_> {
             _ => return,
         };
         match swapped {
-            Ok(rows) => self.silver.tell_gold(CommittedRows { paused: self.lead.paused().clone(), ..rows }),
+            Ok(rows) => self.silver.committed(CommittedRows { paused: self.lead.paused().clone(), ..rows }),
             Err(failure) => self.silver.fail(failure),
         }
     }

@@ -1,32 +1,29 @@
 //! Silver and rejected: which input is due, and the commits of both in the order that keeps every record's fate in one place.
 //!
-//! *Invariants*: silver is committed before rejected. Silver's commit names, in [`rejected::PENDING`], the ranges whose rejected records
-//! are still to follow, so that after a crash between the two [`SilverStage::complete_rejected`] completes them: rejected is bronze minus silver,
-//! offset by offset, even when the definition that rejected a record has changed since. Rejected gets no empty commits.
+//! *Invariants*: silver is committed before rejected, and its commit names, in [`rejected::POSITIONS`], where rejected's must bring that
+//! table, so that it is completed after a crash between the two (see [`super::fates`]).
 //!
-//! *Failure*: an error before silver's swap changes nothing; one after it leaves the pending note, and the stage must be opened again.
+//! *Failure*: an error before silver's swap changes nothing; after one behind it the stage must be opened again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::RecordBatch;
 use futures::TryStreamExt;
-use roaring::RoaringTreemap;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::commit::{Ready, prepare};
 use super::cycle::{SilverEncoder, SilverFiles};
-use super::positions::{count_rows, recount};
+use super::positions::recount;
 use super::share::Share;
 use super::tally::Tally;
 use crate::catalog::HiveCatalog;
-use crate::checkpoint::{Checkpoint, Coverage, Delta, OffsetRange, PartitionId, format_positions};
+use crate::checkpoint::{Checkpoint, Delta, OffsetRange, PartitionId};
 use crate::completeness::{COMPLETE_UNTIL, format_instant};
 use crate::error::{Context, Error, Result};
-use crate::record::{RawBatch, as_raw, coordinates};
+use crate::record::{RawBatch, as_raw};
 use crate::silver::{SilverPlan, rejected};
 use crate::storage::CloseBarrier;
 use crate::table::{Append, DataFiles, InputRef, LakeTable, Origin, TableSpec, WRITER, WriterSettings};
@@ -61,7 +58,7 @@ pub(super) struct SilverParts {
 
 /// Silver and rejected, ready to take records.
 pub(super) struct SilverStage {
-    parts: SilverParts,
+    pub(super) parts: SilverParts,
     pub silver: LakeTable,
     pub rejected: LakeTable,
 }
@@ -154,9 +151,8 @@ impl SilverStage {
         let busy = files.busy;
         let started = Instant::now();
         let silver_delta = recount(ranges, &files.silver_rows);
-        let pending = pending_note(ranges, &files.rejected_rows);
         let rejected_delta = self.rejected_delta(ranges, &files.rejected_rows)?;
-        let mut notes = BTreeMap::from([(rejected::PENDING.to_owned(), pending)]);
+        let mut notes = BTreeMap::from([(rejected::POSITIONS.to_owned(), self.rejected_after(rejected_delta.as_ref())?)]);
         notes.extend(until_ms.map(|until_ms| (COMPLETE_UNTIL.to_owned(), format_instant(until_ms))));
         let silver = self.append(files.silver, silver_delta, commit_id, notes);
         let silver = prepare(&mut self.silver, silver, barrier).await?;
@@ -170,7 +166,7 @@ impl SilverStage {
         Ok(SilverReady { silver: silver.took(busy + started.elapsed()), rejected, gold_rows: files.gold_rows })
     }
 
-    fn append(&self, files: DataFiles, delta: Delta, commit_id: Uuid, notes: BTreeMap<String, String>) -> Append {
+    pub(super) fn append(&self, files: DataFiles, delta: Delta, commit_id: Uuid, notes: BTreeMap<String, String>) -> Append {
         let mut summary = notes;
         summary.insert(WRITER.to_owned(), self.parts.signature.clone());
         summary.insert(DEFINITION.to_owned(), self.parts.plan.definition_hash().to_owned());
@@ -182,27 +178,6 @@ impl SilverStage {
             input: Some(InputRef { table_uuid: self.parts.bronze_uuid, snapshot_id: None }),
             summary,
         }
-    }
-
-    /// What rejected's commit covers: from where it stands up to the end of `ranges`; none when nothing was rejected.
-    fn rejected_delta(
-        &self,
-        ranges: &BTreeMap<PartitionId, OffsetRange>,
-        rejected_rows: &BTreeMap<PartitionId, u64>,
-    ) -> Result<Option<Delta>> {
-        if rejected_rows.values().all(|rows| *rows == 0) {
-            return Ok(None);
-        }
-        let (rejected, silver) = (self.rejected.checkpoint()?.unwrap_or_default(), self.silver.checkpoint()?.unwrap_or_default());
-        let begin = |partition: &PartitionId, range: &OffsetRange| {
-            let silver_first = silver.partitions.get(partition).map_or(range.start, |coverage| coverage.range.start);
-            rejected.next_offset(*partition).unwrap_or(silver_first)
-        };
-        let ranges = ranges.iter().map(|(partition, range)| {
-            let start = begin(partition, range).min(range.end);
-            (*partition, OffsetRange::new(start, range.end))
-        });
-        Ok(Some(recount(&ranges.collect(), rejected_rows)))
     }
 
     /// Moves both pointers, silver's first. Returns what gold may take.
@@ -237,17 +212,20 @@ impl SilverStage {
         }
     }
 
-    /// Reads what silver lacks from bronze, at most `catch_up_records` offsets of it, and commits it. None when nothing was lacking.
+    /// Reads what silver lacks from bronze, at most `catch_up_records` offsets of it, and commits it. None when there is nothing to do, or
+    /// rejected has to be completed first and bronze is not there yet.
     pub async fn catch_up(&mut self, bronze: &LakeTable) -> Result<Option<CommittedRows>> {
         let ranges = first_offsets_of(self.lacking(bronze)?, self.parts.catch_up_records);
-        if ranges.is_empty() {
+        if ranges.is_empty() || self.lacks_rejected()? {
             return Ok(None);
         }
+        let decided = self.decided(&ranges).await?;
         let barrier = CloseBarrier::new();
-        let mut encoder = self.encoder(&barrier)?;
+        let mut encoder = self.encoder(&barrier)?.with_decided(decided.below.clone());
         let mut batches = bronze.scan(Some(&ranges), None).await?;
         while let Some(records) = batches.try_next().await? {
-            encoder.write(RawBatch { delta: Delta::default(), records: as_raw(&records)? }).await?;
+            let records = decided.undecided(&as_raw(&records)?)?;
+            encoder.write(RawBatch { delta: Delta::default(), records }).await?;
         }
         let files = encoder.finish().await?;
         Window::CatchUpFilesWritten.pass();
@@ -257,59 +235,6 @@ impl SilverStage {
         Window::CatchUpMetadataWritten.pass();
         self.swap(ready).await.map(Some)
     }
-
-    /// Commits the rejected records that a crash between silver's and rejected's commit left out: those of bronze in the pending ranges
-    /// that are not in silver. Those of others' partitions are theirs to complete.
-    pub async fn complete_rejected(&mut self, bronze: &LakeTable) -> Result<()> {
-        let pending = self.parts.share.of(rejected::pending(self.silver.note(rejected::PENDING), self.silver.ident())?);
-        let done = self.rejected.checkpoint()?.unwrap_or_default();
-        let ranges: BTreeMap<_, _> = pending
-            .iter()
-            .map(|(&partition, coverage)| {
-                let start = coverage.range.start.max(done.next_offset(partition).unwrap_or(i64::MIN));
-                (partition, OffsetRange { start, end: coverage.range.end })
-            })
-            .filter(|(_, range)| !range.is_empty())
-            .collect();
-        if ranges.is_empty() {
-            return Ok(());
-        }
-        let accepted = offsets_in(&self.silver, &ranges).await?;
-        let barrier = CloseBarrier::new();
-        let mut writer = self.rejected.writer(&self.parts.rejected_writer, &barrier)?;
-        let mut rows = BTreeMap::new();
-        let mut batches = bronze.scan(Some(&ranges), None).await?;
-        while let Some(records) = batches.try_next().await? {
-            let records = without(&as_raw(&records)?, &accepted)?;
-            if records.num_rows() > 0 {
-                let batch = RawBatch { delta: Delta::default(), records };
-                let rejected = self.parts.plan.reject_all(&batch, chrono::Utc::now().timestamp_micros())?;
-                count_rows(&rejected, &mut rows)?;
-                writer.write(&rejected).await?;
-            }
-        }
-        let files = writer.finish().await?;
-        if let Some(delta) = self.rejected_delta(&ranges, &rows)? {
-            let append = self.append(files, delta, Uuid::now_v7(), BTreeMap::new());
-            let ready = prepare(&mut self.rejected, append, &barrier).await?;
-            barrier.wait().await.context("files of rejected could not be closed")?;
-            tracing::info!(table = %self.rejected.ident(), "completing rejected records that an interrupted commit left out");
-            ready.swap(&mut self.rejected).await?.tell(&self.parts.tally, None);
-        }
-        Ok(())
-    }
-}
-
-/// The text of [`rejected::PENDING`]: the ranges with rejected records; empty without any.
-fn pending_note(ranges: &BTreeMap<PartitionId, OffsetRange>, rejected_rows: &BTreeMap<PartitionId, u64>) -> String {
-    let pending: BTreeMap<_, _> = ranges
-        .iter()
-        .filter_map(|(partition, &range)| {
-            let records = rejected_rows.get(partition).copied().filter(|rows| *rows > 0)?;
-            Some((*partition, Coverage { range, records }))
-        })
-        .collect();
-    if pending.is_empty() { String::new() } else { format_positions(&pending) }
 }
 
 /// Stops a layer whose rows were computed from another table than the bronze of today.
@@ -336,44 +261,9 @@ fn first_offsets_of(ranges: BTreeMap<PartitionId, OffsetRange>, limit: i64) -> B
         .collect()
 }
 
-/// The offsets that a table holds in these ranges.
-async fn offsets_in(
-    table: &LakeTable,
-    ranges: &BTreeMap<PartitionId, OffsetRange>,
-) -> Result<BTreeMap<PartitionId, RoaringTreemap>> {
-    let mut found: BTreeMap<PartitionId, RoaringTreemap> = BTreeMap::new();
-    let mut batches = table.scan(Some(ranges), Some(&[crate::record::PARTITION, crate::record::OFFSET])).await?;
-    while let Some(batch) = batches.try_next().await? {
-        let (partitions, offsets) = coordinates(&batch)?;
-        for (partition, offset) in partitions.values().iter().zip(offsets.values()) {
-            found.entry(*partition).or_default().insert(*offset as u64);
-        }
-    }
-    Ok(found)
-}
-
-/// The rows of a batch whose offsets are not in `offsets`.
-fn without(records: &RecordBatch, offsets: &BTreeMap<PartitionId, RoaringTreemap>) -> Result<RecordBatch> {
-    let (partitions, values) = coordinates(records)?;
-    let keep: BooleanArray = partitions
-        .values()
-        .iter()
-        .zip(values.values())
-        .map(|(partition, offset)| Some(!offsets.get(partition).is_some_and(|known| known.contains(*offset as u64))))
-        .collect();
-    Ok(filter_record_batch(records, &keep)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_ranges_with_rejected_records_are_pending() {
-        let ranges = BTreeMap::from([(0, OffsetRange::new(5, 9)), (1, OffsetRange::new(0, 3))]);
-        assert_eq!(pending_note(&ranges, &BTreeMap::from([(1, 2)])), "d;1:0+3-1");
-        assert_eq!(pending_note(&ranges, &BTreeMap::from([(0, 0)])), "");
-    }
 
     #[test]
     fn a_step_of_the_catch_up_is_bounded_and_moves_every_partition() {

@@ -22,7 +22,7 @@ use crate::table::LakeTable;
 
 /// Silver's relation to bronze.
 pub(super) enum SilverState {
-    /// Level with bronze, or ahead of it (then it ignores what it has).
+    /// Level with bronze, or ahead of it (then it ignores what it has), or short of what bronze does not have yet either.
     Live(Box<SilverStage>),
     /// Reading what it lacks from bronze.
     CatchingUp(JoinHandle<(Box<SilverStage>, Result<()>)>),
@@ -62,16 +62,23 @@ impl Silver {
         Ok(silver)
     }
 
-    /// The stage when it takes batches from memory.
+    /// The stage when it takes batches from memory. Not while rejected is not in step with it: then it takes them from bronze.
     pub fn live(&mut self) -> Option<&mut SilverStage> {
+        self.stage().filter(|stage| stage.in_step().unwrap_or(false))
+    }
+
+    /// The stage while no task of its own has it.
+    pub fn stage(&mut self) -> Option<&mut SilverStage> {
         match &mut self.state {
             SilverState::Live(stage) => Some(stage),
             _ => None,
         }
     }
 
-    /// Hands committed rows to gold. A maintainer that is busy reads them from the table later.
-    pub fn tell_gold(&self, rows: CommittedRows) {
+    /// After a commit: earlier failures count no more, and gold is handed the rows. A maintainer that is busy reads them from the table
+    /// later.
+    pub fn committed(&mut self, rows: CommittedRows) {
+        self.backoff = Backoff::new(&self.retry);
         tell(&self.gold, rows);
     }
 
@@ -187,14 +194,15 @@ impl Silver {
     }
 
     /// Keeps a stage live, brings it level by a last short step, or sends it to catch up in a task of its own.
-    async fn level(&self, mut stage: Box<SilverStage>, bronze: &LakeTable, patience: Patience) -> Result<SilverState> {
+    async fn level(&mut self, mut stage: Box<SilverStage>, bronze: &LakeTable, patience: Patience) -> Result<SilverState> {
+        stage.complete_rejected(bronze).await?;
         let lacking: i64 = stage.lacking(bronze)?.values().map(|range| range.len()).sum();
         if lacking == 0 {
             return Ok(SilverState::Live(stage));
         }
         if lacking <= self.parts.catch_up_records || patience == Patience::UntilLevel {
             if let Some(rows) = stage.catch_up(bronze).await? {
-                self.tell_gold(rows);
+                self.committed(rows);
             }
             return Ok(SilverState::Live(stage));
         }
@@ -244,8 +252,12 @@ async fn catch_up_all(
     }
 }
 
+/// Whether another step would bring the stage nearer to bronze.
 fn lacks_input(stage: &SilverStage, bronze: &LakeTable) -> bool {
-    stage.lacking(bronze).is_ok_and(|lacking| !lacking.is_empty())
+    match (stage.lacking(bronze), stage.lacks_rejected()) {
+        (Ok(lacking), Ok(false)) => !lacking.is_empty(),
+        _ => false,
+    }
 }
 
 fn stopped(failure: Error) -> SilverState {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{debug, info};
 
@@ -130,6 +130,7 @@ pub(super) async fn open<'a>(
         joined: !share.is_shared(),
         lead: lead(definition),
         share,
+        watched: Instant::now(),
         source,
     };
     Ok((session, gold))

@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use iceberg::arrow::arrow_schema_to_schema_auto_assign_ids;
 
 use super::decoder::Fault;
-use crate::checkpoint::{Coverage, PartitionId, parse_positions};
+use crate::checkpoint::{Checkpoint, OffsetRange, PartitionId, parse_positions};
 use crate::error::{Error, Result};
 use crate::record::{HEADERS, INSTANT, KAFKA_TIMESTAMP, KEY, OFFSET, PARTITION, TIMESTAMP, TOPIC, VALUE, headers_type};
 
@@ -21,20 +21,22 @@ pub const FIELD: &str = "field";
 pub const REASON: &str = "reason";
 pub const REJECTED_AT: &str = "rejected_at";
 
-/// Silver's note with the ranges whose rejected records were not committed yet when silver was, as positions whose record count is the
-/// number of rejected records. Absent when there were none.
-pub use crate::table::REJECTED_PENDING as PENDING;
+/// Silver's note with the positions at which the rejected table stands once it holds every record that silver had rejected until then.
+/// A rejected table behind them lacks records.
+pub use crate::table::REJECTED_POSITIONS as POSITIONS;
 
 /// Columns for whose data files a dictionary is a loss: nearly every value differs.
 pub const NO_DICTIONARY: [&str; 4] = [OFFSET, KAFKA_TIMESTAMP, KEY, VALUE];
 /// Columns whose least and greatest value tell nobody anything.
 pub const NO_STATISTICS: [&str; 4] = [KEY, VALUE, HEADERS, REASON];
 
-/// Reads a [`PENDING`] note of the silver table `table`; empty without one.
-pub fn pending(note: Option<&str>, table: &impl Display) -> Result<BTreeMap<PartitionId, Coverage>> {
+/// The offsets whose rejected records are not in the rejected table, which stands at `found`, by the [`POSITIONS`] note of the silver table
+/// `table`; empty without one.
+pub fn lacking(note: Option<&str>, table: &impl Display, found: &Checkpoint) -> Result<BTreeMap<PartitionId, OffsetRange>> {
     let Some(note) = note.filter(|note| !note.is_empty()) else { return Ok(BTreeMap::new()) };
-    parse_positions(note)
-        .map_err(|error| Error::stop(format!("property {PENDING} of table {table} is unreadable")).caused_by(error))
+    let partitions = parse_positions(note)
+        .map_err(|error| Error::stop(format!("property {POSITIONS} of table {table} is unreadable")).caused_by(error))?;
+    Ok(found.missing_from(&Checkpoint { partitions, ..found.clone() }))
 }
 
 /// The columns of [`crate::record::SilverBatch::rejected`], in order; each field's `doc` says what it holds.
@@ -95,6 +97,19 @@ pub(super) fn batch(records: &RecordBatch, mut rejections: Vec<Rejection>, rejec
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lies_behind_the_noted_positions_is_lacking() {
+        let at = |text: &str| Checkpoint { partitions: parse_positions(text).unwrap(), ..Checkpoint::default() };
+        let lacking = |note, found: &str| lacking(note, &"t", &at(found));
+        assert_eq!(lacking(None, "d;0:0+5").unwrap(), BTreeMap::new());
+        assert_eq!(lacking(Some("d;0:0+5-4"), "d;0:0+5-4").unwrap(), BTreeMap::new());
+        // Ahead: silver went back.
+        assert_eq!(lacking(Some("d;0:0+5-4"), "d;0:0+9-4").unwrap(), BTreeMap::new());
+        let behind = lacking(Some("d;0:0+9-4;1:7+5-1"), "d;0:0+5-4").unwrap();
+        assert_eq!(behind, BTreeMap::from([(0, OffsetRange::new(5, 9)), (1, OffsetRange::new(7, 12))]));
+        assert!(lacking(Some("nonsense"), "d").unwrap_err().to_string().contains(POSITIONS));
+    }
 
     #[test]
     fn the_table_has_the_columns_of_the_batch() {

@@ -31,7 +31,7 @@ pub enum StorageError {
     /// The server or the network failed in a way that may pass.
     #[error("failed to {action} {location}: {reason}")]
     Unavailable { action: &'static str, location: String, reason: String, hint: &'static str },
-    /// The request was understood and refused: not empty, a directory where a file is needed, over its quota, outside of the file.
+    /// The request was understood and refused: not empty, a directory where a file is needed, outside of the file.
     #[error("failed to {action} {location}: {reason}")]
     Refused { action: &'static str, location: String, reason: String },
     /// An earlier write to this file failed or was cancelled, so that it cannot be closed.
@@ -71,8 +71,17 @@ impl StorageError {
 
     /// True when the same call may work later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Timeout { .. } | Self::Unavailable { .. } | Self::Panicked { .. })
+        match self {
+            Self::Timeout { .. } | Self::Unavailable { .. } | Self::Panicked { .. } => true,
+            // When a person has made room.
+            Self::Io { source, .. } => is_full(source),
+            _ => false,
+        }
     }
+}
+
+fn is_full(source: &io::Error) -> bool {
+    matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl From<StorageError> for Error {
@@ -98,8 +107,8 @@ impl From<StorageError> for Error {
                 Error::failed(message),
                 Some("renew the ticket with `kinit`; hadoop.security.authentication in core-site.xml (storage.hadoop_conf_dir or HADOOP_CONF_DIR) must be what the cluster uses".to_owned()),
             ),
-            StorageError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                (Error::failed(message), Some("free some space on that disk".to_owned()))
+            StorageError::Io { source, .. } if is_full(source) => {
+                (Error::transient(message), Some("free some space on that disk, or raise the quota".to_owned()))
             }
             StorageError::NotFound { .. }
             | StorageError::AlreadyExists { .. }
@@ -150,6 +159,9 @@ mod tests {
         assert!(matches!(sort(io::ErrorKind::NotFound), StorageError::NotFound { .. }));
         assert!(matches!(sort(io::ErrorKind::AlreadyExists), StorageError::AlreadyExists { .. }));
         assert!(matches!(sort(io::ErrorKind::PermissionDenied), StorageError::PermissionDenied { .. }));
-        assert!(!sort(io::ErrorKind::StorageFull).is_transient());
+        assert!(!sort(io::ErrorKind::InvalidData).is_transient());
+        // Room can be made while the program waits.
+        assert!(sort(io::ErrorKind::StorageFull).is_transient());
+        assert_eq!(Error::from(sort(io::ErrorKind::StorageFull)).kind(), Kind::Transient);
     }
 }

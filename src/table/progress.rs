@@ -29,9 +29,9 @@ use crate::error::{Error, Result};
 pub(super) const PREFIX: &str = "lakesmith.";
 /// In the summary of every snapshot of ours: the id of the batch it brought.
 pub const COMMIT_ID: &str = "lakesmith.commit-id";
-/// Silver's note with the ranges whose rejected records are still to be committed. It says something of each topic partition, so a batch
+/// Silver's note with where rejected stands once it holds all that silver rejected until then. It says something of each topic partition, so a batch
 /// speaks for its own partitions only: what the table notes of others stays, because they may be another writer's.
-pub const REJECTED_PENDING: &str = "lakesmith.rejected-pending";
+pub const REJECTED_POSITIONS: &str = "lakesmith.rejected-positions";
 /// Which process wrote a batch, for a person.
 pub const WRITER: &str = "lakesmith.writer";
 const POSITIONS: &str = "lakesmith.positions";
@@ -131,8 +131,8 @@ pub(super) fn marks(
         both.extend(input.snapshot_id.map(|id| (INPUT_SNAPSHOT.to_owned(), id.to_string())));
     }
     let mut extra = extra.clone();
-    if let Some(note) = extra.get_mut(REJECTED_PENDING) {
-        *note = with_those_of_others(note, delta, current.get(REJECTED_PENDING))?;
+    if let Some(note) = extra.get_mut(REJECTED_POSITIONS) {
+        *note = with_those_of_others(note, delta, current.get(REJECTED_POSITIONS))?;
     }
     let (ours, plain): (Vec<_>, Vec<_>) = extra.iter().partition(|(key, _)| key.starts_with(PREFIX));
     let (set, unset): (Vec<_>, Vec<_>) = ours.into_iter().partition(|(_, value)| !value.is_empty());
@@ -152,12 +152,12 @@ pub(super) fn marks(
 /// A note by topic partition of a batch, with what the table notes of partitions that the batch has nothing of; empty for none.
 fn with_those_of_others(note: &str, delta: &Delta, current: Option<&String>) -> Result<String> {
     let read = |text: &str| {
-        let unreadable = || Error::stop(format!("property {REJECTED_PENDING} is unreadable: {text}")).hint(HINT);
+        let unreadable = || Error::stop(format!("property {REJECTED_POSITIONS} is unreadable: {text}")).hint(HINT);
         if text.is_empty() { Ok(BTreeMap::new()) } else { parse_positions(text).map_err(|error| unreadable().caused_by(error)) }
     };
     let mut all = read(current.map_or("", String::as_str))?;
     all.retain(|partition, _| !delta.partitions.contains_key(partition));
-    all.extend(read(note)?);
+    all.extend(read(note)?.into_iter().filter(|(partition, _)| delta.partitions.contains_key(partition)));
     Ok(if all.is_empty() { String::new() } else { format_positions(&all) })
 }
 
@@ -321,18 +321,20 @@ mod tests {
     #[test]
     fn a_batch_notes_nothing_about_the_partitions_of_others() {
         let noted = |batch: &str, pending: &str, current: Option<&str>| {
-            let extra = BTreeMap::from([(REJECTED_PENDING.to_owned(), pending.to_owned())]);
-            let current = current.map(|note| (REJECTED_PENDING.to_owned(), note.to_owned())).into_iter().collect();
+            let extra = BTreeMap::from([(REJECTED_POSITIONS.to_owned(), pending.to_owned())]);
+            let current = current.map(|note| (REJECTED_POSITIONS.to_owned(), note.to_owned())).into_iter().collect();
             let marks = marks(&at(5), &batch.parse().unwrap(), Uuid::from_u128(1), None, &extra, &current).unwrap();
-            (marks.properties.get(REJECTED_PENDING).cloned(), marks.removed)
+            (marks.properties.get(REJECTED_POSITIONS).cloned(), marks.removed)
         };
-        let (removed, kept) = (vec![REJECTED_PENDING.to_owned()], Vec::new());
+        let (removed, kept) = (vec![REJECTED_POSITIONS.to_owned()], Vec::new());
         assert_eq!(noted("d;0:0+5", "d;0:0+5-4", None), (Some("d;0:0+5-4".into()), kept.clone()));
         assert_eq!(noted("d;0:5+5", "", Some("d;0:0+5-4;1:2+3-1")), (Some("d;1:2+3-1".into()), kept.clone()));
         assert_eq!(noted("d;0:5+5", "d;0:5+5-4", Some("d;1:2+3-1")), (Some("d;0:5+5-4;1:2+3-1".into()), kept));
+        // What it knows of them may be out of date.
+        assert_eq!(noted("d;0:5+5", "d;0:0+10-9;1:0+1", Some("d;1:2+3-1")), (Some("d;0:0+10-9;1:2+3-1".into()), Vec::new()));
         assert_eq!(noted("d;0:5+5", "", Some("d;0:0+5-4")), (None, removed));
-        let broken = HashMap::from([(REJECTED_PENDING.to_owned(), "?".to_owned())]);
-        let extra = BTreeMap::from([(REJECTED_PENDING.to_owned(), String::new())]);
+        let broken = HashMap::from([(REJECTED_POSITIONS.to_owned(), "?".to_owned())]);
+        let extra = BTreeMap::from([(REJECTED_POSITIONS.to_owned(), String::new())]);
         assert!(marks(&at(5), &Delta::default(), Uuid::from_u128(1), None, &extra, &broken).is_err());
     }
 

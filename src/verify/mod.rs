@@ -25,7 +25,7 @@ use crate::catalog::Lakehouse;
 use crate::checkpoint::{Checkpoint, OffsetRange, PartitionId};
 use crate::error::{Error, Result};
 use crate::gold::GoldPlan;
-use crate::silver::rejected::{PENDING, pending as pending_ranges};
+use crate::silver::rejected;
 use crate::table::LakeTable;
 
 /// The tables to check.
@@ -123,15 +123,10 @@ fn checkpoint(table: &LakeTable) -> Result<Checkpoint> {
     Ok(table.checkpoint()?.unwrap_or_default())
 }
 
-/// Ranges whose rejected records are not committed yet: everything from their start on is above the cut.
+/// Where rejected records begin that are still to be committed: everything from there on is above the cut.
 fn pending(silver: &LakeTable, rejected: &LakeTable) -> Result<BTreeMap<PartitionId, i64>> {
-    let ranges = pending_ranges(silver.note(PENDING), silver.ident())?;
-    let done = checkpoint(rejected)?;
-    Ok(ranges
-        .into_iter()
-        .filter(|(partition, coverage)| done.next_offset(*partition).is_none_or(|next| next < coverage.range.end))
-        .map(|(partition, coverage)| (partition, coverage.range.start))
-        .collect())
+    let lacking = rejected::lacking(silver.note(rejected::POSITIONS), silver.ident(), &checkpoint(rejected)?)?;
+    Ok(lacking.into_iter().map(|(partition, range)| (partition, range.start)).collect())
 }
 
 /// Bronze's offsets below the least next offset of bronze and silver, and below what is pending.

@@ -9,7 +9,7 @@ mod group;
 mod identity;
 mod lead;
 mod real;
-mod lake;
+pub mod lake;
 
 use lake::Lake;
 

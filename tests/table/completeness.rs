@@ -1,23 +1,43 @@
 //! The time up to which a table says that it is complete: stated by batches, by a change of metadata alone, and looked up by offsets.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use iceberg::TableUpdate;
-use lakesmith::catalog::CommitOutcome;
+use lakesmith::catalog::{CatalogSettings, CommitOutcome};
 use lakesmith::checkpoint::OffsetRange;
 use lakesmith::completeness::{COMPLETE_UNTIL, Completeness, PARTITION_TIMES};
+use lakesmith::metastore::HeldLock;
+use lakesmith::retry::RetrySettings;
 use lakesmith::storage::CloseBarrier;
 use lakesmith::table::offsets::{Side, accept};
 use lakesmith::table::{Append, DataFiles, LakeTable, Preparation, Stated};
 use uuid::Uuid;
 
-use super::lake::{Lake, append, assert_no_orphans, committed, delta, origin};
+use super::lake::{Lake, append, assert_no_orphans, committed, delta, offsets, origin};
 
 super::on_both_lakes!(
     a_table_states_its_time_for_the_offsets_it_had,
     stating_makes_no_snapshot_and_leaves_no_file,
     times_of_a_thousand_partitions_are_read_back,
 );
+
+super::on_lake!(
+    locking,
+    Lake::real().await.locking(),
+    a_table_states_its_time_for_the_offsets_it_had,
+    stating_makes_no_snapshot_and_leaves_no_file,
+    a_time_is_stated_under_the_lock,
+    statements_and_batches_lose_nothing_of_each_other,
+);
+super::on_lake!(
+    version_3_1_3,
+    Lake::of_version("3.1.3").await,
+    a_time_is_stated_under_the_lock,
+    statements_and_batches_lose_nothing_of_each_other,
+);
+super::on_lake!(version_2_3_9, Lake::of_version("2.3.9").await, a_time_is_stated_under_the_lock);
 
 fn known(partitions: &[(i32, i64)], until_ms: i64) -> Completeness {
     Completeness { partitions: partitions.iter().copied().collect(), until_ms: Some(until_ms) }
@@ -106,4 +126,72 @@ async fn times_of_a_thousand_partitions_are_read_back(lake: &Lake) {
     let entry = lake.catalog.metastore().table(&lake.database, "t").await.unwrap().unwrap();
     let text = entry.parameter(PARTITION_TIMES).expect("the metastore keeps it");
     assert!(text.len() < 32_672, "{} bytes", text.len());
+}
+
+/// Where only the lock protects a table, a statement waits for it, and is checked against the offsets that are found under it.
+async fn a_time_is_stated_under_the_lock(lake: &Lake) {
+    let mut table = lake.table("t", &[]).await;
+    assert_eq!(table.metadata().properties()["engine.hive.lock-enabled"], "true");
+    advance(&mut table, OffsetRange::new(0, 10), &known(&[(0, 1_000)], 900)).await;
+    let mut stale = lake.open(&lake.catalog, "t").await;
+
+    let other = HeldLock::acquire(lake.catalog.metastore(), &lake.database, "t").await.unwrap();
+    let said = known(&[(0, 2_000)], 1_900);
+    let another = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let entry = lake.catalog.metastore().table(&lake.database, "t").await.unwrap().unwrap();
+        assert_eq!(entry.parameter(COMPLETE_UNTIL), Some("1970-01-01T00:00:00.900Z"), "stated while another held the lock");
+        other.release().await.unwrap();
+    };
+    let (stated, ()) = tokio::join!(table.state(&said), another);
+    assert_eq!(stated.unwrap(), Stated::Yes);
+    let entry = lake.catalog.metastore().table(&lake.database, "t").await.unwrap().unwrap();
+    assert_eq!(entry.parameter(COMPLETE_UNTIL), Some("1970-01-01T00:00:01.900Z"));
+
+    // Worked out for offsets that the table has left by the time that the lock is ours.
+    let other = HeldLock::acquire(lake.catalog.metastore(), &lake.database, "t").await.unwrap();
+    let late = known(&[(0, 9_000)], 8_900);
+    let another = async {
+        other.release().await.unwrap();
+        append(&mut table, 0, OffsetRange::new(10, 20)).await;
+        stale.state(&late).await.unwrap()
+    };
+    assert_eq!(another.await, Stated::Moved);
+    table.refresh().await.unwrap();
+    assert_eq!((table.completeness(), offsets(&table, None).await), (said, (10..20).collect::<Vec<_>>()));
+    assert!(lake.catalog.metastore().show_locks(&lake.database, "t").await.unwrap().is_empty());
+}
+
+/// A writer commits batches while an idle one goes on stating times, with connections of their own.
+async fn statements_and_batches_lose_nothing_of_each_other(lake: &Lake) {
+    let table = lake.table("t", &[]).await;
+    drop(table);
+    let commit_retry = RetrySettings { attempts: 60, ..CatalogSettings::default().commit_retry };
+    let settings = || CatalogSettings { commit_retry: commit_retry.clone() };
+    let (mine, other) = tokio::join!(lake.another_catalog(None, settings()), lake.another_catalog(None, settings()));
+    let (mut writer, mut idle) = tokio::join!(lake.open(&mine, "t"), lake.open(&other, "t"));
+    let done = AtomicBool::new(false);
+    let writing = async {
+        for batch in 0..8 {
+            append(&mut writer, 0, OffsetRange::new(batch * 10, batch * 10 + 10)).await;
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    let stating = async {
+        let (mut second, mut stated) = (0, 0);
+        while !done.load(Ordering::Relaxed) || stated == 0 {
+            second += 1;
+            idle.refresh().await.unwrap();
+            match idle.state(&known(&[(0, second * 1_000)], second * 1_000 - 100)).await.unwrap() {
+                Stated::Yes => stated = second,
+                Stated::Moved => {}
+            }
+        }
+        stated
+    };
+    let ((), stated) = tokio::join!(writing, stating);
+    let table = lake.open(&lake.catalog, "t").await;
+    assert_eq!(offsets(&table, None).await, (0..80).collect::<Vec<_>>());
+    assert_eq!((table.snapshots().len(), table.completeness()), (8, known(&[(0, stated * 1_000)], stated * 1_000 - 100)));
+    assert!(lake.catalog.metastore().show_locks(&lake.database, "t").await.unwrap().is_empty());
 }

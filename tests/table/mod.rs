@@ -10,7 +10,7 @@ mod foreign;
 mod lake;
 mod locking;
 mod mending;
-mod proxy;
+pub mod proxy;
 mod reading;
 mod upkeep;
 

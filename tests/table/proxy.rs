@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use lakesmith::metastore::thrift::{Limits, Scanner};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,6 +50,8 @@ struct State {
     held: Vec<Vec<u8>>,
     down: bool,
     alters: u32,
+    /// How late each request reaches the server.
+    delay: Duration,
 }
 
 impl Proxy {
@@ -69,6 +72,11 @@ impl Proxy {
     /// The next alter_table calls meet these faults, one each.
     pub fn arm(&self, faults: impl IntoIterator<Item = Fault>) {
         self.shared.state.lock().unwrap().faults.extend(faults);
+    }
+
+    /// From now on every call takes so much longer.
+    pub fn delay(&self, delay: Duration) {
+        self.shared.state.lock().unwrap().delay = delay;
     }
 
     pub fn faults_left(&self) -> usize {
@@ -119,6 +127,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn serve(mut client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     let mut server = TcpStream::connect(&shared.server).await?;
     while let Some(request) = message(&mut client).await? {
+        let delay = shared.state.lock().unwrap().delay;
+        tokio::time::sleep(delay).await;
         let fault = fault_of(&request, &shared);
         if shared.state.lock().unwrap().down && fault.is_none() {
             return Ok(());

@@ -9,9 +9,11 @@ use crate::storage::error::StorageError;
 const HINT_NAMENODE: &str = "is the NameNode up? see its log, and storage.warehouse or fs.defaultFS for its address";
 const HINT_LISTENER: &str = "the NameNode closed the connection: on a cluster with Kerberos core-site.xml must say \
      hadoop.security.authentication=kerberos; set storage.hadoop_conf_dir or HADOOP_CONF_DIR to the cluster's configuration";
-const HINT_DATANODE: &str = "are the DataNodes up and reachable from here? on a cluster that protects transfers hdfs-site.xml must have its \
+const HINT_DATANODE: &str = "are the DataNodes up, not full, and reachable from here? on a cluster that protects transfers hdfs-site.xml must have its \
      dfs.data.transfer.protection; set storage.hadoop_conf_dir or HADOOP_CONF_DIR to the cluster's configuration";
 const HINT_SAFE_MODE: &str = "the NameNode is in safe mode: wait, or run `hdfs dfsadmin -safemode leave`";
+const HINT_QUOTA: &str = "delete what is not needed below that directory, or raise its quota with `hdfs dfsadmin -setSpaceQuota` or \
+     `-setQuota`; `hdfs dfs -count -q -h` shows it";
 const HINT_COMPLETE: &str = "no DataNode has confirmed the last block: are the DataNodes up? see `hdfs dfsadmin -report`";
 
 /// Sorts an error of hdfs-native into the cases that callers and people tell apart.
@@ -71,6 +73,10 @@ fn explain_rpc(action: &'static str, location: String, class: &str, message: &st
             StorageError::Unauthenticated { location, reason }
         }
         "SafeModeException" => unavailable(HINT_SAFE_MODE),
+        // Passes when a person makes room.
+        "DSQuotaExceededException" | "NSQuotaExceededException" | "QuotaByStorageTypeExceededException" => {
+            unavailable(HINT_QUOTA)
+        }
         "StandbyException" | "RetriableException" | "ObserverRetryOnActiveException" | "RpcNoSuchProtocolException" => {
             unavailable(HINT_NAMENODE)
         }
@@ -99,8 +105,13 @@ mod tests {
         assert!(rpc("org.apache.hadoop.hdfs.server.namenode.SafeModeException", "").is_transient());
         let no_datanode = "File /a could only be written to 0 of the 1 minReplication nodes.\n\tat org.apache…";
         assert!(rpc("java.io.IOException", no_datanode).is_transient());
-        let other = rpc("org.apache.hadoop.hdfs.protocol.NSQuotaExceededException", "quota of /a\nat x");
-        assert_eq!(other.to_string(), "failed to create hdfs://nn/a: NSQuotaExceededException: quota of /a");
+        let quota =
+            rpc("org.apache.hadoop.hdfs.protocol.DSQuotaExceededException", "The DiskSpace quota of /a is exceeded\nat x");
+        assert!(quota.is_transient());
+        assert_eq!(quota.to_string(), "failed to create hdfs://nn/a: The DiskSpace quota of /a is exceeded");
+        assert!(Error::from(quota).hint_text().is_some_and(|hint| hint.contains("-setSpaceQuota")));
+        let other = rpc("org.apache.hadoop.fs.ParentNotDirectoryException", "/a is a file\nat x");
+        assert_eq!(other.to_string(), "failed to create hdfs://nn/a: ParentNotDirectoryException: /a is a file");
     }
 
     #[test]

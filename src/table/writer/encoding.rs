@@ -26,7 +26,7 @@ pub struct WriterSettings {
     pub target_file_size: ByteSize,
     /// Encoded size at which a row group is finished. Default: 32 MiB.
     pub row_group_size: ByteSize,
-    /// Most files, one per table partition, that are open at a time. Default: 64.
+    /// Most files, one per table partition, that have an encoder at a time. Default: 64.
     pub open_files_max: usize,
     /// Most memory, in bytes, that the open files of one table hold. Default: 256 MiB.
     pub buffer_size_max: ByteSize,

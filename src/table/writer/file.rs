@@ -1,5 +1,7 @@
 //! One data file being written: rows are encoded in memory, finished row groups go to storage.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef as ArrowSchemaRef;
@@ -14,12 +16,14 @@ use super::statistics::{Place, data_file};
 use crate::error::{Context, Error, Result};
 use crate::storage::{CloseBarrier, Create, FileWriter, Storages};
 
-/// An open data file of one table partition.
+/// An open data file of one table partition. Until there are enough rows to be encoded it is nothing but those rows.
 pub(super) struct OpenFile {
     location: String,
     partition: Struct,
     spec_id: i32,
-    writer: ArrowWriter<Vec<u8>>,
+    schema: ArrowSchemaRef,
+    properties: Arc<WriterProperties>,
+    encoder: Option<ArrowWriter<Vec<u8>>>,
     /// Rows waiting until there are enough of them to be encoded together.
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
@@ -38,17 +42,15 @@ impl OpenFile {
         partition: Struct,
         spec_id: i32,
         schema: &ArrowSchemaRef,
-        properties: WriterProperties,
-    ) -> Result<Self> {
-        // Arrow's own schema in the footer would be of use to Arrow alone.
-        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-        let writer =
-            ArrowWriter::try_new_with_options(Vec::new(), schema.clone(), options).map_err(|error| encoding(&location, error))?;
-        Ok(Self {
+        properties: &Arc<WriterProperties>,
+    ) -> Self {
+        Self {
             location,
             partition,
             spec_id,
-            writer,
+            schema: schema.clone(),
+            properties: properties.clone(),
+            encoder: None,
             waiting: Vec::new(),
             waiting_rows: 0,
             waiting_bytes: 0,
@@ -56,7 +58,12 @@ impl OpenFile {
             sent_bytes: 0,
             rows: 0,
             last_written: 0,
-        })
+        }
+    }
+
+    /// Whether it has an encoder, which costs memory however few rows it has got.
+    pub fn is_encoding(&self) -> bool {
+        self.encoder.is_some()
     }
 
     pub fn location(&self) -> &str {
@@ -65,12 +72,13 @@ impl OpenFile {
 
     /// Memory held: rows waiting, pages of the open row group, bytes on their way.
     pub fn memory_bytes(&self) -> usize {
-        self.waiting_bytes + self.writer.memory_size() + self.writer.inner().len()
+        self.waiting_bytes + self.encoder.as_ref().map_or(0, |encoder| encoder.memory_size() + encoder.inner().len())
     }
 
     /// The file's size as far as it can be told before it is finished.
     pub fn size_bytes(&self) -> u64 {
-        self.writer.bytes_written() as u64 + self.writer.in_progress_size() as u64 + (self.waiting_bytes / 4) as u64
+        let encoded = self.encoder.as_ref().map_or(0, |encoder| encoder.bytes_written() + encoder.in_progress_size());
+        (encoded + self.waiting_bytes / 4) as u64
     }
 
     /// Takes rows; encodes when `rows_per_encode` of them have come together, and ends the row group at `row_group_bytes`.
@@ -82,7 +90,7 @@ impl OpenFile {
         self.waiting.push(batch);
         if self.waiting_rows >= rows_per_encode {
             self.encode()?;
-            if self.writer.in_progress_size() >= row_group_bytes {
+            if self.encoder.as_ref().is_some_and(|encoder| encoder.in_progress_size() >= row_group_bytes) {
                 self.end_row_group()?;
             }
         }
@@ -94,22 +102,39 @@ impl OpenFile {
         (self.waiting_rows, self.waiting_bytes) = (0, 0);
         let Some(first) = waiting.first() else { return Ok(()) };
         let rows = if waiting.len() == 1 { first.clone() } else { concat_batches(&first.schema(), &waiting)? };
-        self.writer.write(&rows).map_err(|error| encoding(&self.location, error))
+        let location = self.location.clone();
+        self.encoder()?.write(&rows).map_err(|error| encoding(&location, error))
+    }
+
+    fn encoder(&mut self) -> Result<&mut ArrowWriter<Vec<u8>>> {
+        let encoder = match self.encoder.take() {
+            Some(encoder) => encoder,
+            None => {
+                // Arrow's own schema in the footer would be of use to Arrow alone.
+                let options =
+                    ArrowWriterOptions::new().with_properties(self.properties.as_ref().clone()).with_skip_arrow_metadata(true);
+                ArrowWriter::try_new_with_options(Vec::new(), self.schema.clone(), options)
+                    .map_err(|error| encoding(&self.location, error))?
+            }
+        };
+        Ok(self.encoder.insert(encoder))
     }
 
     /// Encodes everything held into finished row groups, which [`Self::send`] then takes out of memory.
     pub fn end_row_group(&mut self) -> Result<()> {
         self.encode()?;
-        self.writer.flush().map_err(|error| encoding(&self.location, error))
+        let location = self.location.clone();
+        self.encoder()?.flush().map_err(|error| encoding(&location, error))
     }
 
     /// Sends finished row groups to storage.
     pub async fn send(&mut self, storages: &Storages) -> Result<()> {
-        if self.writer.inner().is_empty() || self.writer.flushed_row_groups().is_empty() {
+        let Some(encoder) = &mut self.encoder else { return Ok(()) };
+        if encoder.inner().is_empty() || encoder.flushed_row_groups().is_empty() {
             return Ok(());
         }
         // Taking the bytes out is what parquet's own async writer does: the writer counts positions itself.
-        let bytes = std::mem::take(self.writer.inner_mut());
+        let bytes = std::mem::take(encoder.inner_mut());
         self.store(storages, bytes.into()).await
     }
 
@@ -125,11 +150,15 @@ impl OpenFile {
 
     /// Writes the footer, hands the close to the barrier, and describes the file.
     pub async fn finish(mut self, storages: &Storages, barrier: &CloseBarrier, schema: &Schema) -> Result<DataFile> {
-        let footer = off_the_reactor(|| {
+        let (footer, bytes) = off_the_reactor(|| {
             self.encode()?;
-            self.writer.finish().map_err(|error| encoding(&self.location, error))
+            let location = self.location.clone();
+            let encoder = self.encoder()?;
+            let footer = encoder.finish().map_err(|error| encoding(&location, error))?;
+            Ok::<_, Error>((footer, std::mem::take(encoder.inner_mut())))
         })?;
-        let bytes = std::mem::take(self.writer.inner_mut());
+        // Files that are finished together need not keep their encoders together.
+        self.encoder = None;
         self.store(storages, bytes.into()).await?;
         if let Some(file) = self.file {
             file.defer_close(barrier);

@@ -1,7 +1,8 @@
 //! Writing data files: a batch is brought into the table's schema, split by table partition, and encoded into one open file each.
 //!
-//! *Invariants*: at most `open_files_max` files are open and they hold at most about `buffer_size_max` bytes; the one least recently
-//! written is finished first. A file holds rows of one partition, in the order they came.
+//! *Invariants*: at most `open_files_max` files have an encoder; the one least recently written is finished first. Partitions with few
+//! rows only collect them until the end of the batch, so that a batch with a thousand partitions makes a thousand files and not many times
+//! more. All together hold at most about `buffer_size_max` bytes. A file holds rows of one partition, in the order they came.
 //!
 //! *Failure*: after an error the writer can only be aborted.
 //!
@@ -12,6 +13,8 @@ mod encoding;
 mod file;
 mod split;
 mod statistics;
+
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef as ArrowSchemaRef;
@@ -93,7 +96,7 @@ pub struct DataWriter {
     aligner: Aligner,
     splitter: Splitter,
     /// Decided by the first batch.
-    properties: Option<WriterProperties>,
+    properties: Option<Arc<WriterProperties>>,
     open: Vec<(Struct, OpenFile)>,
     finished: Vec<DataFile>,
     files_begun: u32,
@@ -142,12 +145,12 @@ impl DataWriter {
         let parts = off_the_reactor(|| {
             let batch = self.aligner.align(batch)?;
             if self.properties.is_none() {
-                self.properties = Some(encoding::properties(&self.settings, &batch)?);
+                self.properties = Some(Arc::new(encoding::properties(&self.settings, &batch)?));
             }
             self.splitter.split(&batch)
         })?;
         for (partition, rows) in parts {
-            let at = self.open_file(partition).await?;
+            let at = self.open_file(partition)?;
             let (rows_per_encode, row_group_bytes) =
                 (self.settings.rows_per_encode, self.settings.row_group_size.as_u64() as usize);
             let file = &mut self.open[at].1;
@@ -157,6 +160,7 @@ impl DataWriter {
             if file.size_bytes() >= self.settings.target_file_size.as_u64() {
                 self.finish_file(at).await?;
             }
+            self.bound_encoders().await?;
         }
         self.bound_memory().await
     }
@@ -202,17 +206,13 @@ impl DataWriter {
     }
 
     /// The position of the open file of a partition, opened if there is none.
-    async fn open_file(&mut self, partition: Struct) -> Result<usize> {
+    fn open_file(&mut self, partition: Struct) -> Result<usize> {
         if let Some(at) = self.open.iter().position(|(known, _)| *known == partition) {
             return Ok(at);
         }
-        if self.open.len() >= self.settings.open_files_max.max(1) {
-            let oldest = self.open.iter().enumerate().min_by_key(|(_, (_, file))| file.last_written).map_or(0, |(at, _)| at);
-            self.finish_file(oldest).await?;
-        }
         let location = self.file_location(&partition)?;
         let properties = self.properties.clone().unwrap_or_default();
-        let file = OpenFile::new(location, partition.clone(), self.spec.spec_id(), &self.arrow_schema, properties)?;
+        let file = OpenFile::new(location, partition.clone(), self.spec.spec_id(), &self.arrow_schema, &properties);
         self.open.push((partition, file));
         Ok(self.open.len() - 1)
     }
@@ -235,11 +235,32 @@ impl DataWriter {
         Ok(())
     }
 
-    /// Ends the largest row groups until the open files hold less than allowed.
+    async fn bound_encoders(&mut self) -> Result<()> {
+        match self.surplus() {
+            Some(oldest) => self.finish_file(oldest).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The file to be finished when there is one encoder more than allowed.
+    fn surplus(&self) -> Option<usize> {
+        let encoding = || self.open.iter().enumerate().filter(|(_, (_, file))| file.is_encoding());
+        let allowed = encoding().count() <= self.settings.open_files_max.max(1);
+        let oldest = || encoding().min_by_key(|(_, (_, file))| file.last_written).map(|(at, _)| at);
+        if allowed { None } else { oldest() }
+    }
+
+    /// Finishes files that only collect rows, and ends row groups of others, the largest first, until all hold less than allowed.
     async fn bound_memory(&mut self) -> Result<()> {
         let limit = self.settings.buffer_size_max.as_u64() as usize;
         while self.open.iter().map(|(_, file)| file.memory_bytes()).sum::<usize>() > limit {
-            let Some((_, file)) = self.open.iter_mut().max_by_key(|(_, file)| file.memory_bytes()) else { break };
+            let largest = self.open.iter().enumerate().max_by_key(|(_, (_, file))| file.memory_bytes()).map(|(at, _)| at);
+            let Some(largest) = largest else { break };
+            if !self.open[largest].1.is_encoding() {
+                self.finish_file(largest).await?;
+                continue;
+            }
+            let file = &mut self.open[largest].1;
             let before = file.memory_bytes();
             off_the_reactor(|| file.end_row_group())?;
             file.send(&self.storages).await?;
