@@ -1,11 +1,13 @@
-# One static-enough binary: everything but glibc is linked in.
-FROM rust:1.95-bookworm AS build
+# Everything but glibc is linked into the binary, so the second stage needs nothing else.
+FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY . .
 RUN cargo build --release --locked
 
-FROM debian:bookworm-slim
+FROM debian:12.11-slim
+RUN useradd --system --create-home --home-dir /var/lib/lakesmith lakesmith
 COPY --from=build /src/target/release/lakesmith /usr/local/bin/lakesmith
-WORKDIR /etc/lakesmith
+USER lakesmith
+WORKDIR /var/lib/lakesmith
 RUN lakesmith init pipeline.toml
-CMD ["lakesmith", "run", "-c", "/etc/lakesmith/pipeline.toml"]
+CMD ["lakesmith", "run"]

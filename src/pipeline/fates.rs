@@ -109,7 +109,8 @@ impl SilverStage {
             let end = range.end.min(input.next_offset(partition).unwrap_or(range.start));
             (partition, OffsetRange { start: range.start, end })
         };
-        let ranges: BTreeMap<_, _> = self.rejected_lacking()?.into_iter().map(reach).filter(|(_, range)| !range.is_empty()).collect();
+        let ranges: BTreeMap<_, _> =
+            self.rejected_lacking()?.into_iter().map(reach).filter(|(_, range)| !range.is_empty()).collect();
         if ranges.is_empty() {
             return Ok(());
         }
