@@ -32,12 +32,12 @@ super::on_lake!(
     statements_and_batches_lose_nothing_of_each_other,
 );
 super::on_lake!(
-    version_3_1_3,
+    hms_3_1_3,
     Lake::of_version("3.1.3").await,
     a_time_is_stated_under_the_lock,
     statements_and_batches_lose_nothing_of_each_other,
 );
-super::on_lake!(version_2_3_9, Lake::of_version("2.3.9").await, a_time_is_stated_under_the_lock);
+super::on_lake!(hms_2_3_9, Lake::of_version("2.3.9").await, a_time_is_stated_under_the_lock);
 
 fn known(partitions: &[(i32, i64)], until_ms: i64) -> Completeness {
     Completeness { partitions: partitions.iter().copied().collect(), until_ms: Some(until_ms) }
