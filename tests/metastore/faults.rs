@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use lakesmith::metastore::contract::Exception;
 use lakesmith::metastore::thrift::{Channel, Limits, Message, MessageKind, Plain, Struct};
-use lakesmith::metastore::{EnvironmentContext, HiveTable, Metastore, MetastoreError, MetastoreSettings};
+use lakesmith::metastore::{CompareAndSwap, EnvironmentContext, HiveTable, Metastore, MetastoreError, MetastoreSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -23,6 +24,8 @@ enum Fault {
     Silence,
     /// Answers with something else.
     Noise,
+    /// Answers with a `MetaException`, as a server does whose database fails.
+    Refuse,
 }
 
 /// Stands between the client and a real server, and fails the first `times` calls of `method`.
@@ -58,6 +61,13 @@ async fn pass(client: TcpStream, server: String, method: &str, fault: Fault, tim
         }
         if failing && matches!(fault, Fault::Silence) {
             std::future::pending::<()>().await;
+        }
+        if failing && matches!(fault, Fault::Refuse) {
+            let mut body = Struct::new();
+            body.push(2, Struct::new().with(Exception::MESSAGE, "no connection to the database").into());
+            let refusal = Message { kind: MessageKind::Reply, name: call.name, sequence_id: call.sequence_id, body };
+            client.send(&refusal, &mut 0).await.unwrap();
+            continue;
         }
         server.send(&call, &mut 0).await.unwrap();
         let mut reply = server.receive().await.unwrap().unwrap();
@@ -103,6 +113,17 @@ async fn a_write_whose_reply_is_lost_is_in_doubt_and_not_repeated() {
         assert!(!error.certainly_not_applied());
         assert_eq!((parameter(&metastore).await.as_str(), relay.calls.load(Ordering::SeqCst)), (applied, 1));
     }
+}
+
+/// What is failing is not broken: the verdict of a probe holds until the process ends.
+#[tokio::test]
+async fn a_server_that_fails_while_it_is_probed_is_not_called_broken() {
+    let (server, _dir) = start().await;
+    let relay = relay(server.uri(), SWAP, Fault::Refuse, 2).await;
+    let metastore = Metastore::connect(&behaviour::settings(&relay.uri)).await.unwrap();
+    let error = metastore.compare_and_swap("default").await.unwrap_err();
+    assert!(matches!(error, MetastoreError::Meta { .. }), "{error:?}");
+    assert_eq!(metastore.compare_and_swap("default").await.unwrap(), CompareAndSwap::Honoured);
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ const RACES: usize = 4;
 
 /// Probes that must agree before a server is called broken.
 const CONFIRMATIONS: RetrySettings =
-    RetrySettings { attempts: 2, initial_delay: Duration::from_millis(500), max_delay: Duration::from_millis(500) };
+    RetrySettings { attempts: 3, initial_delay: Duration::from_millis(500), max_delay: Duration::from_millis(500) };
 
 /// The outcome of one swap, as far as the probe cares.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl Metastore {
         Ok(verdict)
     }
 
-    /// A server that fails for a moment, or repeats a call by itself, looks broken as well: only what is found each time is believed.
+    /// A server that fails now and then, or repeats a call by itself, looks broken as well: only what is found each time is believed.
     async fn prove(&self, database: &str) -> MetastoreResult<CompareAndSwap> {
         let mut backoff = Backoff::new(&CONFIRMATIONS);
         loop {
@@ -147,12 +147,12 @@ impl Metastore {
         match self.probe_swap(&view, "0", "1").await? {
             Swap::Done => {}
             Swap::Conflict => return broken("a right value was called a conflict".into()),
-            Swap::Refused(reason) => return broken(reason),
+            Swap::Refused(reason) => return self.refused(&view, reason).await,
         }
         match self.probe_swap(&view, "0", "wrong").await? {
             Swap::Done => return Ok(CompareAndSwap::Ignored),
             Swap::Conflict => {}
-            Swap::Refused(reason) => return broken(reason),
+            Swap::Refused(reason) => return self.refused(&view, reason).await,
         }
         let mut current = "1".to_owned();
         for race in 0..RACES {
@@ -163,7 +163,7 @@ impl Metastore {
                 (Swap::Done, Swap::Done) => return broken("two racing writers both won".into()),
                 (Swap::Done, _) => left,
                 (_, Swap::Done) => right,
-                (Swap::Refused(reason), _) | (_, Swap::Refused(reason)) => return broken(reason),
+                (Swap::Refused(reason), _) | (_, Swap::Refused(reason)) => return self.refused(&view, reason).await,
                 (Swap::Conflict, Swap::Conflict) => return broken("two racing writers both lost".into()),
             };
             let now = self.table(database, name).await?;
@@ -173,6 +173,14 @@ impl Metastore {
             current = expected;
         }
         Ok(CompareAndSwap::Honoured)
+    }
+
+    /// What a refusal means: the same call without an expected value passes where that value is the reason. Where it fails as well, the
+    /// server is failing just now, and nothing is known of it.
+    async fn refused(&self, view: &HiveTable, reason: String) -> MetastoreResult<CompareAndSwap> {
+        let environment = EnvironmentContext::new().without_statistics();
+        self.alter_table(view.database(), view.name(), view, &environment).await?;
+        Ok(CompareAndSwap::Broken { reason })
     }
 
     async fn probe_swap(&self, view: &HiveTable, expected: &str, value: &str) -> MetastoreResult<Swap> {
