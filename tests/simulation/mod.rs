@@ -29,7 +29,7 @@ use history::Told;
 use lakesmith::catalog::Protocol;
 use lakesmith::clock;
 
-/// What two cores play in a minute and a half in a build of which only what reads and writes metadata is optimized.
+/// What two cores play in a minute in a build of which only what reads and writes metadata is optimized.
 const HISTORIES: u64 = 10_000;
 /// Futures within futures are large in a build that isn't optimized.
 const STACK: usize = 64 << 20;

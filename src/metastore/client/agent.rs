@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use uuid::Uuid;
 
@@ -35,7 +36,12 @@ struct Process {
 
 impl Process {
     /// This process; none where the system doesn't say.
-    fn this() -> Option<Self> {
+    fn this() -> Option<&'static Self> {
+        static THIS: OnceLock<Option<Process>> = OnceLock::new();
+        THIS.get_or_init(Self::read).as_ref()
+    }
+
+    fn read() -> Option<Self> {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().replace('-', "");
         // `pid:[4026531836]`
         let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
@@ -55,7 +61,7 @@ fn started(pid: u32) -> Option<u64> {
 impl Agent {
     /// This process, taking a lock.
     pub fn this() -> Self {
-        Self { id: Uuid::new_v4(), process: Process::this() }
+        Self { id: Uuid::new_v4(), process: Process::this().cloned() }
     }
 
     /// True only if the process ran here and runs no more.
