@@ -24,7 +24,7 @@ pub struct StorageSettings {
     pub write_buffer: ByteSize,
     /// Copies that HDFS keeps of each block. Default: the cluster's dfs.replication.
     pub replication: Option<u32>,
-    /// Block size of new HDFS files. Default: the cluster's dfs.blocksize.
+    /// Block size of new HDFS files. Default: the cluster's dfs.blocksize. A DataNode keeps as much free for every file that is open.
     pub block_size: Option<ByteSize>,
 }
 

@@ -63,6 +63,8 @@ class Lake:
             # A stopped server must not outlast the test's patience.
             "metastore.call_timeout=10s",
             "storage.call_timeout=10s",
+            # A DataNode keeps a whole block free for each file that is open, also of a writer that was killed, until its lease ends.
+            "storage.block_size=8MiB",
             f"source.kafka.group_id={self.name}",
             *more_settings,
         ]
