@@ -10,13 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::maintainer::{GoldMaintainer, instant_us};
 use super::progress::{EPOCH, POSITIONS, Progress, SILVER_SNAPSHOT, SILVER_UUID};
 use super::silver::SilverRows;
 use super::versions::{Base, Known, RefusedWindow, next_version};
-use super::window::{display_instant, micros};
+use super::window::micros;
 use crate::checkpoint::{PartitionId, format_positions};
 use crate::completeness::gain;
 use crate::error::{Context, Result};
@@ -128,7 +128,6 @@ impl GoldMaintainer {
         report.windows_open = self.open.open().count() as u64;
         report.watermark_us = (progress.watermark_us != i64::MIN).then_some(progress.watermark_us);
         self.written = progress;
-        self.log(report);
         self.sweep_if_due(now).await;
         Ok(())
     }
@@ -137,27 +136,6 @@ impl GoldMaintainer {
     fn time_is_due(&self, progress: &Progress) -> bool {
         let interval = self.completeness_interval;
         !interval.is_zero() && gain(self.written.complete_until_ms, progress.complete_until_ms) >= interval
-    }
-
-    fn log(&self, report: &RefreshReport) {
-        let table = self.lease.name();
-        for partition in &report.put_right {
-            warn!(table, partition, "a partition had been changed by another process and was computed again");
-        }
-        for window in &report.refused {
-            warn!(table, %window, "a window keeps its old rows: silver has lost some of its input");
-        }
-        if report.partitions_written > 0 {
-            info!(
-                table,
-                partitions = report.partitions_written,
-                rows = report.rows,
-                bytes = report.bytes,
-                windows_open = report.windows_open,
-                watermark = report.watermark_us.map(display_instant),
-                "refreshed gold"
-            );
-        }
     }
 
     async fn existing(&self, keys: impl Iterator<Item = &PartitionKey>) -> Result<BTreeMap<PartitionKey, HivePartition>> {

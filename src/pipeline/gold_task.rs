@@ -22,6 +22,7 @@ use super::silver_stage::CommittedRows;
 use super::tally::{CommitStats, Tally};
 use crate::catalog::{HiveCatalog, Lakehouse};
 use crate::error::{Context, Error, Kind, Result};
+use crate::gold::window::display_instant;
 use crate::gold::{CatchUp, GoldMaintainer, GoldPlan, RefreshReport, Update};
 use crate::retry::{Backoff, RetrySettings};
 use crate::table::LakeTable;
@@ -297,10 +298,10 @@ impl GoldTask {
 
     fn tell(&self, report: &RefreshReport, busy: Duration) {
         for partition in &report.put_right {
-            warn!(table = %self.table, partition, "somebody else had changed this gold partition; it was put right");
+            warn!(table = %self.table, partition, "somebody else had changed this gold partition; it was computed again");
         }
         for window in &report.refused {
-            error!(table = %self.table, ?window, "silver has fewer rows of this window than gold counted; the window keeps its old rows");
+            error!(table = %self.table, %window, "silver has fewer rows of this window than gold counted; the window keeps its old rows");
         }
         if report.partitions_written == 0 {
             self.tally.busy(&self.table, busy);
@@ -311,6 +312,8 @@ impl GoldTask {
             partitions = report.partitions_written,
             rows = report.rows,
             files = report.files,
+            bytes = report.bytes,
+            watermark = report.watermark_us.map(display_instant),
             windows_open = report.windows_open,
             windows_recomputed = report.windows_recomputed,
             ms = busy.as_millis() as u64,

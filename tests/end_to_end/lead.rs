@@ -73,8 +73,9 @@ async fn a_partition_far_ahead_of_another_waits_and_the_result_is_the_same() {
 
     here.lake.ok(&["run", "--until-caught-up"]);
     unbound.ok(&["run", "--until-caught-up"]);
-    // Half an hour, and what of the sparse partition was in the reader's hands when that was noticed: two batches.
-    let bound = HOUR_MS / 2 + 2 * time(1, 200);
+    // Half an hour, and what was in the reader's hands when that was noticed: two batches of the sparse partition, or three where a busy
+    // machine lets the reader run ahead of the committer.
+    let bound = HOUR_MS / 2 + 3 * time(1, 200);
     let (bounded, free) = (greatest_lead_ms(&here.lake), greatest_lead_ms(&unbound));
     assert!(bounded <= bound, "a lead of {} min", bounded / 60_000);
     assert!(free > bound + HOUR_MS / 2, "without a bound the lead is {} min only: this test shows nothing", free / 60_000);

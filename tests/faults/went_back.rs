@@ -34,7 +34,7 @@ impl Entry {
 }
 
 const SILVER_BEHIND: &str = "silver went back behind gold";
-const GOLD_BACK: [&str; 3] = ["it was put right", "was computed again", "progress of the gold table went back"];
+const GOLD_BACK: [&str; 2] = ["it was computed again", "progress of the gold table went back"];
 
 /// Moves the tables back together, twice, under a working daemon, which must have warned of `told`, perhaps of `perhaps`, and of nothing
 /// else.
