@@ -74,12 +74,22 @@ pub struct SilverBatch {
 pub fn as_raw(records: &RecordBatch) -> Result<RecordBatch> {
     let schema = raw_schema();
     let columns = schema.fields().iter().map(|field| {
-        let found = records
-            .column_by_name(field.name())
+        let found = position(records.schema_ref().fields(), field.name())
+            .map(|at| records.column(at))
             .ok_or_else(|| Error::failed(format!("column {} is missing in bronze", field.name())))?;
         Ok(cast(found, field.data_type())?)
     });
     Ok(RecordBatch::try_new(schema.clone(), columns.collect::<Result<_>>()?)?)
+}
+
+/// Where a column stands: the one of exactly this name, else the only one that differs from it in case. Hive and Spark don't tell case
+/// apart, and Trino writes the names of all columns that it renames in lower case.
+pub fn position(fields: &Fields, name: &str) -> Option<usize> {
+    fields.iter().position(|field| field.name() == name).or_else(|| {
+        let lower = name.to_lowercase();
+        let mut alike = fields.iter().enumerate().filter(|(_, field)| field.name().to_lowercase() == lower);
+        alike.next().filter(|_| alike.next().is_none()).map(|(at, _)| at)
+    })
 }
 
 /// The coordinate columns of a batch of single records, by name.

@@ -11,17 +11,19 @@ use crate::query::{Answer, QuerySession, output};
 
 /// Read the tables with SQL
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  lakesmith query \"SHOW TABLES\"
-  lakesmith query \"SELECT Country, sum(TotalAmount) FROM silver_amazon_sales GROUP BY Country\"
-  lakesmith query -o csv \"SELECT * FROM datalake.gold_amazon_sales_aggregated\" > gold.csv
-  lakesmith query \"EXPLAIN SELECT count(*) FROM silver_amazon_sales WHERE Year = 2024\"
+#[command(after_help = r#"Examples:
+  lakesmith query "SHOW TABLES"
+  lakesmith query "SELECT Country, sum(TotalAmount) FROM silver_amazon_sales GROUP BY Country"
+  lakesmith query -o csv "SELECT * FROM datalake.gold_amazon_sales_aggregated" > gold.csv
+  lakesmith query "EXPLAIN SELECT count(*) FROM silver_amazon_sales WHERE Year = 2024"
   lakesmith query --file report.sql --output json
+  lakesmith query 'SELECT partition, record_count FROM "silver_amazon_sales$partitions"'
 
 Tables are named DATABASE.TABLE, or TABLE alone in the pipeline's database. Names of columns match
-in any case. Times are in UTC. Only statements that read are allowed: SELECT, WITH, VALUES, EXPLAIN,
-DESCRIBE, SHOW TABLES.")]
+in any case. What a table consists of has Trino's names: "TABLE$snapshots", "TABLE$history",
+"TABLE$files", "TABLE$manifests", "TABLE$partitions" (of a Hive table the last alone). A shell
+leaves the $ alone between single quotes. Times are in UTC. Only statements that read are allowed:
+SELECT, WITH, VALUES, EXPLAIN, DESCRIBE, SHOW TABLES."#)]
 pub struct Arguments {
     /// The statement
     #[arg(required_unless_present = "file", conflicts_with = "file")]

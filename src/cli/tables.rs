@@ -115,6 +115,9 @@ fn show(config: &Config, table: &TableDetails, most: usize) -> String {
     if let Some(location) = &table.location {
         fact("location", location.clone());
     }
+    if let Some(location) = &table.metadata_location {
+        fact("metadata", location.clone());
+    }
     for (name, value) in
         [("rows", overview.rows.map(number)), ("files", overview.files.map(number)), ("size", overview.size_bytes.map(bytes))]
     {

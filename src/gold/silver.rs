@@ -77,15 +77,20 @@ impl SilverRows for LakeTable {
         columns: &[&str],
         filter: Option<TimeFilter<'_>>,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        self.scan_where(Some(ranges), Some(columns), filter.map(predicate)).await
+        // A column that the snapshot doesn't have can't skip anything.
+        let predicate = match &filter {
+            Some(filter) => self.scanned_name(filter.column)?.map(|column| predicate(&column, filter.range)),
+            None => None,
+        };
+        self.scan_where(Some(ranges), Some(columns), predicate).await
     }
 }
 
 /// True for every row that the filter does not allow to skip: a null or unnameable time is not the time that counts for its row.
-fn predicate(filter: TimeFilter<'_>) -> Predicate {
-    let time = || Reference::new(filter.column);
+fn predicate(column: &str, range: TimeRange) -> Predicate {
+    let time = || Reference::new(column);
     let at = Datum::timestamp_micros;
-    let inside = time().greater_than_or_equal_to(at(filter.range.from_us)).and(time().less_than(at(filter.range.to_us)));
+    let inside = time().greater_than_or_equal_to(at(range.from_us)).and(time().less_than(at(range.to_us)));
     let unnameable = time().less_than(at(NAMEABLE_US.start)).or(time().greater_than_or_equal_to(at(NAMEABLE_US.end)));
     inside.or(time().is_null()).or(unnameable)
 }

@@ -2,7 +2,7 @@
 //!
 //! DataFusion plans and runs; what is here finds the tables. A statement is parsed and refused unless it reads ([`statement`]); the tables
 //! that it names are looked up in the metastore: Iceberg tables at their current snapshot, Hive tables at their partitions' current
-//! locations ([`hive_table`]), views by planning their text; column names are matched without regard to case ([`identifiers`]).
+//! locations ([`hive_table`]), views by planning their text, and what a table consists of ([`metadata_table`]); column names are matched without regard to case ([`identifiers`]).
 //!
 //! *Invariants*: nothing is written. A statement sees one snapshot of each Iceberg table and one location of each Hive partition.
 
@@ -12,6 +12,7 @@ mod hive_table;
 mod hive_type;
 mod identifiers;
 pub mod locks;
+mod metadata_table;
 pub mod output;
 pub mod overview;
 mod session;

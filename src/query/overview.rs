@@ -94,6 +94,8 @@ pub struct PartitionDetails {
 pub struct TableDetails {
     pub overview: TableOverview,
     pub location: Option<String>,
+    /// The current metadata file of an Iceberg table: what readers without a metastore are given.
+    pub metadata_location: Option<String>,
     pub columns: Vec<ColumnDetails>,
     /// How rows are partitioned: `Year`, `month(OrderDate)`, or Hive's partition columns.
     pub partitioned_by: Vec<String>,
@@ -132,7 +134,8 @@ pub async fn details(catalog: &HiveCatalog, database: &str, name: &str) -> Resul
         TableKind::Iceberg => {
             let ident = TableIdent::from_strs([database, name]).with_context(about)?;
             let Some(loaded) = catalog.load(&ident).await? else { return Ok(None) };
-            iceberg_details(&entry, &loaded.version.metadata)?
+            let details = iceberg_details(&entry, &loaded.version.metadata)?;
+            TableDetails { metadata_location: Some(loaded.version.location.to_string()), ..details }
         }
         TableKind::Hive => {
             let partitions = match entry.partition_keys().is_empty() {
@@ -182,6 +185,7 @@ fn iceberg_details(entry: &HiveTable, metadata: &TableMetadata) -> Result<TableD
             committed_ms: current.map(|snapshot| snapshot.timestamp_ms()),
         },
         location: Some(metadata.location().to_string()),
+        metadata_location: None,
         columns: columns.collect(),
         partitioned_by: partitioned_by.collect(),
         snapshots: snapshots.into_iter().map(|snapshot| snapshot_details(snapshot)).collect(),
@@ -250,6 +254,7 @@ fn hive_details(entry: &HiveTable, partitions: &[HivePartition]) -> Result<Table
             committed_ms: altered.map(|seconds| seconds * 1000),
         },
         location: entry.location().map(str::to_string).filter(|location| !location.is_empty()),
+        metadata_location: None,
         columns: columns.collect(),
         partitioned_by: keys.into_iter().map(|key| key.name).collect(),
         snapshots: Vec::new(),

@@ -25,12 +25,14 @@ use tokio::sync::Mutex;
 use super::answer::Answer;
 use super::hive_table::HiveTableProvider;
 use super::identifiers::Spellings;
+use super::metadata_table::MetadataTable;
 use super::overview::TableKind;
 use super::settings::QuerySettings;
 use super::statement::{Reading, headings, parse, parse_view, query_error};
 use crate::catalog::HiveCatalog;
 use crate::error::{Context, Error, Result};
-use crate::metastore::HiveTable;
+use crate::metastore::{HivePartition, HiveTable};
+use crate::table::LakeTable;
 
 const CATALOG: &str = "lakesmith";
 
@@ -47,8 +49,13 @@ pub struct QuerySession {
     runtime: Arc<RuntimeEnv>,
 }
 
-/// The tables that a statement has read so far.
-type Tables = Mutex<HashMap<(String, String), Arc<dyn TableProvider>>>;
+/// The tables that a statement has read so far, by database and name.
+#[derive(Default)]
+struct Tables {
+    providers: Mutex<HashMap<(String, String), Arc<dyn TableProvider>>>,
+    /// The versions of Iceberg tables: a table and its `$files` belong together.
+    iceberg: Mutex<HashMap<(String, String), LakeTable>>,
+}
 
 impl QuerySession {
     pub fn new(catalog: HiveCatalog, database: &str, settings: &QuerySettings) -> Result<Self> {
@@ -127,45 +134,65 @@ impl QuerySession {
     }
 
     async fn table(&self, name: (String, String), tables: &Tables, depth: usize) -> Result<Arc<dyn TableProvider>> {
-        if let Some(known) = tables.lock().await.get(&name) {
+        if let Some(known) = tables.providers.lock().await.get(&name) {
             return Ok(known.clone());
         }
         let provider = self.open(&name.0, &name.1, tables, depth).await?;
-        tables.lock().await.insert(name, provider.clone());
+        tables.providers.lock().await.insert(name, provider.clone());
         Ok(provider)
     }
 
     async fn open(&self, database: &str, name: &str, tables: &Tables, depth: usize) -> Result<Arc<dyn TableProvider>> {
         let metastore = self.catalog.metastore();
+        let asked = MetadataTable::named(name)?;
+        let name = asked.map_or(name, |(table, _)| table);
         let entry = metastore.table(database, name).await;
         let Some(entry) = entry.with_context(|| format!("table {database}.{name} cannot be looked up"))? else {
             return Err(self.unknown(database, name).await);
         };
-        match TableKind::of(&entry) {
-            TableKind::Iceberg => self.open_iceberg(database, name).await,
-            TableKind::View => self.open_view(&entry, tables, depth).await,
-            TableKind::Hive => self.open_hive(&entry).await,
+        match (TableKind::of(&entry), asked) {
+            (TableKind::Iceberg, None) => self.open_iceberg(database, name, tables).await,
+            (TableKind::Iceberg, Some((_, asked))) => asked.of_iceberg(&self.version(database, name, tables).await?).await,
+            (TableKind::View, None) => self.open_view(&entry, tables, depth).await,
+            (TableKind::View, Some(_)) => Err(Error::config(format!("{database}.{name} is a view, which consists of nothing"))),
+            (TableKind::Hive, None) => self.open_hive(&entry).await,
+            (TableKind::Hive, Some((_, asked))) => asked.of_hive(&entry, &self.partitions(&entry).await?),
         }
     }
 
-    async fn open_iceberg(&self, database: &str, name: &str) -> Result<Arc<dyn TableProvider>> {
+    /// The version of an Iceberg table that this statement reads.
+    async fn version(&self, database: &str, name: &str, tables: &Tables) -> Result<LakeTable> {
+        let mut known = tables.iceberg.lock().await;
+        let key = (database.to_owned(), name.to_owned());
+        if let Some(table) = known.get(&key) {
+            return Ok(table.clone());
+        }
         let ident = TableIdent::from_strs([database, name]).context("the table's name is not usable")?;
-        let loaded =
-            self.catalog.load(&ident).await?.ok_or_else(|| Error::failed(format!("table {ident} was dropped just now")))?;
-        let table = loaded.table()?;
+        let table = LakeTable::open(&self.catalog, &ident).await?;
+        let table = table.ok_or_else(|| Error::failed(format!("table {ident} was dropped just now")))?;
+        known.insert(key, table.clone());
+        Ok(table)
+    }
+
+    async fn open_iceberg(&self, database: &str, name: &str, tables: &Tables) -> Result<Arc<dyn TableProvider>> {
+        let table = self.version(database, name, tables).await?.to_iceberg()?;
         // The snapshot's own schema: a column that was added after it cannot be read from it.
         let provider = match table.metadata().current_snapshot_id() {
             Some(snapshot) => IcebergStaticTableProvider::try_new_from_table_snapshot(table, snapshot).await,
             None => IcebergStaticTableProvider::try_new_from_table(table).await,
         };
-        Ok(Arc::new(provider.with_context(|| format!("table {ident} cannot be read"))?))
+        Ok(Arc::new(provider.with_context(|| format!("table {database}.{name} cannot be read"))?))
+    }
+
+    async fn partitions(&self, entry: &HiveTable) -> Result<Vec<HivePartition>> {
+        match entry.partition_keys().is_empty() {
+            true => Ok(Vec::new()),
+            false => Ok(self.catalog.metastore().partitions(entry.database(), entry.name()).await?),
+        }
     }
 
     async fn open_hive(&self, entry: &HiveTable) -> Result<Arc<dyn TableProvider>> {
-        let partitions = match entry.partition_keys().is_empty() {
-            true => Vec::new(),
-            false => self.catalog.metastore().partitions(entry.database(), entry.name()).await?,
-        };
+        let partitions = self.partitions(entry).await?;
         let storages = self.catalog.storages();
         let locations = partitions.iter().map(|partition| partition.location()).chain([entry.location()]);
         for location in locations.flatten().filter(|location| !location.is_empty()) {

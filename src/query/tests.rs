@@ -206,6 +206,47 @@ async fn views_and_joins_across_formats_work_whatever_the_spelling() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_table_consists_of_has_trinos_names() {
+    let lake = lake().await;
+    let silver = details(lake.lakehouse.catalog(), "lake", "silver").await.unwrap().unwrap();
+    let snapshot = silver.snapshots[0].id;
+    assert_eq!(
+        lake.csv("SELECT snapshot_id, parent_id, operation, summary['total-records'] AS n FROM \"silver$snapshots\"").await,
+        format!("snapshot_id,parent_id,operation,n\n{snapshot},,append,4\n")
+    );
+    let whole = lake.csv("SELECT * FROM \"silver$snapshots\"").await;
+    assert!(whole.starts_with("committed_at,snapshot_id,parent_id,operation,manifest_list,summary\n20"), "{whole}");
+    assert_eq!(
+        lake.csv("SELECT snapshot_id, parent_id, is_current_ancestor FROM LAKE.\"silver$history\"").await,
+        format!("snapshot_id,parent_id,is_current_ancestor\n{snapshot},,true\n")
+    );
+    assert_eq!(
+        lake.csv("SELECT content, file_format, spec_id, partition, record_count FROM silver$files ORDER BY partition").await,
+        "content,file_format,spec_id,partition,record_count\n0,PARQUET,0,Year=2023,2\n0,PARQUET,0,Year=2024,2\n"
+    );
+    assert_eq!(
+        lake.csv("SELECT partition, record_count, file_count, delete_file_count FROM \"silver$partitions\" ORDER BY 1").await,
+        "partition,record_count,file_count,delete_file_count\nYear=2023,2,1,0\nYear=2024,2,1,0\n"
+    );
+    // Counted as the data is.
+    let sum = "SELECT sum(f.file_size_in_bytes) = max(p.n) AS same, max(m.added_data_files_count) AS files FROM silver$files f, \
+               (SELECT sum(total_size) AS n FROM silver$partitions) p, silver$manifests m";
+    assert_eq!(lake.csv(sum).await, "same,files\ntrue,2\n");
+    assert_eq!(
+        lake.csv("SELECT window_date, record_count, file_count FROM \"gold$partitions\" ORDER BY 1").await,
+        "window_date,record_count,file_count\n2024-07-01,2,1\n2024-07-02,1,1\n"
+    );
+    assert_eq!(
+        lake.error("SELECT * FROM gold$snapshots").await,
+        "lake.gold is a Hive table, which has no such thing; it has \"lake.gold$partitions\""
+    );
+    assert!(lake.error("SELECT * FROM gold_view$partitions").await.contains("is a view"));
+    let unknown = lake.error("SELECT * FROM silver$refs").await;
+    assert!(unknown.starts_with("a table has no $refs; there are \"silver$snapshots\", "), "{unknown}");
+    assert!(lake.error("SELECT * FROM slver$files").await.starts_with("table lake.slver does not exist"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_answered_says_why() {
     let lake = lake().await;
     let error = lake.error("SELECT * FROM lake.slver").await;

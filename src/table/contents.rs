@@ -31,6 +31,20 @@ pub struct SnapshotLine {
     pub batch: Option<String>,
 }
 
+/// A file of the current snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileLine {
+    pub content: DataContentType,
+    pub path: String,
+    pub format: String,
+    /// The partition spec that it was written for.
+    pub spec_id: i32,
+    /// Its partition's directory; empty for an unpartitioned table.
+    pub partition: String,
+    pub records: u64,
+    pub size_bytes: u64,
+}
+
 /// The data files of one partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartitionLine {
@@ -47,37 +61,58 @@ impl LakeTable {
         Ancestry::of(self.metadata()).snapshots.into_iter().map(|snapshot| line(snapshot)).collect()
     }
 
-    /// Files of the current snapshot by partition path; one entry without a name for an unpartitioned table.
-    pub async fn partitions(&self) -> Result<BTreeMap<String, PartitionLine>> {
+    /// All files of the current snapshot, data and deletes.
+    pub async fn files(&self) -> Result<Vec<FileLine>> {
         let metadata = self.metadata();
-        let Some(snapshot) = metadata.current_snapshot() else { return Ok(BTreeMap::new()) };
+        let Some(snapshot) = metadata.current_snapshot() else { return Ok(Vec::new()) };
         let file_io = self.catalog().file_io();
         let manifests = read_list(file_io, metadata, snapshot).await?;
-        let loaded = futures::stream::iter(manifests.iter()).map(|manifest| async move {
-            let loaded = manifest.load_manifest(file_io).await;
-            let loaded = loaded.with_context(|| format!("failed to read manifest {}", manifest.manifest_path))?;
-            Ok::<_, crate::error::Error>((manifest.partition_spec_id, loaded))
-        });
-        let mut loaded = loaded.buffered(READ_CONCURRENCY);
-        let mut partitions: BTreeMap<String, PartitionLine> = BTreeMap::new();
+        // Made before the stream: closures over borrowed items make a future that the compiler takes for one that cannot change threads.
+        let loading: Vec<_> = manifests
+            .iter()
+            .map(|manifest| async move {
+                let loaded = manifest.load_manifest(file_io).await;
+                let loaded = loaded.with_context(|| format!("failed to read manifest {}", manifest.manifest_path))?;
+                Ok::<_, crate::error::Error>((manifest.partition_spec_id, loaded))
+            })
+            .collect();
+        let mut loaded = futures::stream::iter(loading).buffered(READ_CONCURRENCY);
+        let mut files = Vec::new();
         while let Some((spec_id, manifest)) = loaded.try_next().await? {
             let spec = metadata.partition_spec_by_id(spec_id).filter(|spec| !spec.is_unpartitioned());
             for entry in manifest.entries().iter().filter(|entry| entry.is_alive()) {
                 let file = entry.data_file();
                 // A spec whose column is gone from the schema can't be spelled any more.
-                let path = spec.map(|spec| match partition_path(spec, metadata.current_schema(), file.partition()) {
+                let partition = spec.map(|spec| match partition_path(spec, metadata.current_schema(), file.partition()) {
                     Ok(path) => path,
                     Err(_) => format!("(spec {spec_id})"),
                 });
-                let partition = partitions.entry(path.unwrap_or_default()).or_default();
-                match file.content_type() {
-                    DataContentType::Data => {
-                        partition.files += 1;
-                        partition.records += file.record_count();
-                        partition.size_bytes += file.file_size_in_bytes();
-                    }
-                    DataContentType::PositionDeletes | DataContentType::EqualityDeletes => partition.delete_files += 1,
+                files.push(FileLine {
+                    content: file.content_type(),
+                    path: file.file_path().to_owned(),
+                    format: file.file_format().to_string().to_uppercase(),
+                    spec_id,
+                    partition: partition.unwrap_or_default(),
+                    records: file.record_count(),
+                    size_bytes: file.file_size_in_bytes(),
+                });
+            }
+        }
+        Ok(files)
+    }
+
+    /// Files of the current snapshot by partition path; one entry without a name for an unpartitioned table.
+    pub async fn partitions(&self) -> Result<BTreeMap<String, PartitionLine>> {
+        let mut partitions: BTreeMap<String, PartitionLine> = BTreeMap::new();
+        for file in self.files().await? {
+            let partition = partitions.entry(file.partition).or_default();
+            match file.content {
+                DataContentType::Data => {
+                    partition.files += 1;
+                    partition.records += file.records;
+                    partition.size_bytes += file.size_bytes;
                 }
+                DataContentType::PositionDeletes | DataContentType::EqualityDeletes => partition.delete_files += 1,
             }
         }
         Ok(partitions)

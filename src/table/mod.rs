@@ -28,7 +28,7 @@ mod writer;
 
 pub use append::{Append, Appended, Preparation, Prepared};
 pub use complete::Stated;
-pub use contents::{PartitionLine, SnapshotLine};
+pub use contents::{FileLine, PartitionLine, SnapshotLine};
 pub use progress::{COMMIT_ID, Progress, REJECTED_POSITIONS, WRITER, ensure_same_source};
 pub use scan::{OffsetRanges, Records};
 pub use spec::TableSpec;

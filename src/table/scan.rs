@@ -1,15 +1,16 @@
 //! Reading records back by their coordinates.
 //!
 //! The ranges prune files and row groups by the statistics of partition and offset; an exact filter follows, because statistics only
-//! say where a record may be. Columns are found by field id: the iceberg crate resolves names in the snapshot's schema, where a column
-//! that was renamed since still has its old name, and one that was added since is missing.
+//! say where a record may be. Columns are asked for by the names that they have now, in any case if that is unambiguous, and found by
+//! field id: the iceberg crate resolves names in the snapshot's schema, where a column that was renamed since still has its old name, and
+//! one that was added since is missing. They come back under the names that were asked for.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{Int32Type, Int64Type, SchemaRef as ArrowSchemaRef};
+use arrow::datatypes::{DataType, Field, Fields, Int32Type, Int64Type, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use iceberg::expr::{Predicate, Reference};
@@ -20,7 +21,7 @@ use super::arrow_types::retype;
 use super::upkeep::unreadable;
 use crate::checkpoint::{OffsetRange, PartitionId};
 use crate::error::{Context, Error, Result};
-use crate::record::{OFFSET, PARTITION};
+use crate::record::{OFFSET, PARTITION, position};
 
 /// Data files that a scan reads at the same time.
 const FILE_CONCURRENCY: usize = 2;
@@ -45,7 +46,8 @@ impl LakeTable {
         self.scan_where(ranges, columns, None).await
     }
 
-    /// A [`LakeTable::scan`] that leaves out records for which `also` is false or null.
+    /// A [`LakeTable::scan`] that leaves out records for which `also` is false or null; its columns have the names of
+    /// [`LakeTable::scanned_name`].
     pub async fn scan_where(
         &self,
         ranges: Option<&OffsetRanges>,
@@ -62,7 +64,7 @@ impl LakeTable {
         let mut filter = None;
         let mut predicates: Vec<Predicate> = also.into_iter().collect();
         if let Some(ranges) = ranges {
-            let (partition, offset) = (layout.name(self, PARTITION)?, layout.name(self, OFFSET)?);
+            let (partition, offset) = (layout.scanned_name(self, PARTITION)?, layout.scanned_name(self, OFFSET)?);
             let Some(predicate) = predicate(ranges, &partition, &offset) else { return Ok(futures::stream::empty().boxed()) };
             predicates.push(predicate);
             read.extend(
@@ -85,6 +87,13 @@ impl LakeTable {
             layout.arrange(&batch)
         });
         Ok(batches.try_filter(|batch| futures::future::ready(batch.num_rows() > 0)).boxed())
+    }
+
+    /// The name that a column of now has in the current snapshot; none if the snapshot doesn't have it, or there is none.
+    pub fn scanned_name(&self, column: &str) -> Result<Option<String>> {
+        let Some(snapshot) = self.metadata().current_snapshot() else { return Ok(None) };
+        let layout = Layout::new(self, snapshot, Some(&[column]))?;
+        Ok(layout.columns.into_iter().next().flatten())
     }
 }
 
@@ -113,23 +122,24 @@ impl Layout {
         let target = match columns {
             None => whole,
             Some(columns) => {
-                let position = |name: &&str| {
-                    let found = whole.index_of(name);
-                    found.map_err(|_| Error::failed(format!("table {} has no column {name}", table.ident())))
+                let field = |name: &&str| match position(whole.fields(), name) {
+                    Some(at) => Ok(whole.field(at).clone().with_name(*name)),
+                    None => Err(missing(table, name)),
                 };
-                Arc::new(whole.project(&columns.iter().map(position).collect::<Result<Vec<_>>>()?)?)
+                Arc::new(ArrowSchema::new(columns.iter().map(field).collect::<Result<Vec<_>>>()?))
             }
         };
         let mut layout = Self { target: target.clone(), columns: Vec::new(), snapshot_schema };
-        layout.columns = target.fields().iter().map(|field| layout.name(table, field.name()).ok()).collect();
+        layout.columns = target.fields().iter().map(|field| layout.scanned_name(table, field.name()).ok()).collect();
         Ok(layout)
     }
 
     /// The name that a column of now has in the snapshot's schema.
-    fn name(&self, table: &LakeTable, column: &str) -> Result<String> {
-        let id = table.metadata().current_schema().field_id_by_name(column);
-        let name = id.and_then(|id| self.snapshot_schema.name_by_field_id(id)).map(str::to_owned);
-        name.ok_or_else(|| Error::failed(format!("table {} has no column {column}", table.ident())))
+    fn scanned_name(&self, table: &LakeTable, column: &str) -> Result<String> {
+        let now = table.metadata().current_schema().as_struct().fields();
+        let names: Fields = now.iter().map(|field| Field::new(&field.name, DataType::Null, true)).collect();
+        let name = position(&names, column).and_then(|at| self.snapshot_schema.name_by_field_id(now[at].id));
+        name.map(str::to_owned).ok_or_else(|| missing(table, column))
     }
 
     fn arrange(&self, batch: &RecordBatch) -> Result<RecordBatch> {
@@ -143,6 +153,10 @@ impl Layout {
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         Ok(RecordBatch::try_new_with_options(self.target.clone(), columns, &options)?)
     }
+}
+
+fn missing(table: &LakeTable, column: &str) -> Error {
+    Error::failed(format!("table {} has no column {column}", table.ident()))
 }
 
 /// None if the ranges are empty.

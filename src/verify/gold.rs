@@ -14,10 +14,11 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::Schema;
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::common::Column;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::{Expr, SessionConfig, SessionContext};
 use futures::TryStreamExt;
 use iceberg_datafusion::IcebergStaticTableProvider;
 use serde::Serialize;
@@ -121,7 +122,7 @@ pub(super) async fn check(
     let mut found = GoldCheck { table: content.table, partitions: content.partitions.len(), ..GoldCheck::default() };
     let Some(positions) = content.positions else { return Ok(found) };
     let memory_limit = settings.memory_limit.as_u64() as usize;
-    let session = session(silver, memory_limit).await?;
+    let session = session(silver, plan, memory_limit).await?;
     let mut begins = partitions_of_silver(&session, plan, &positions).await?;
     for key in begins.keys().filter(|key| !content.partitions.contains_key(*key)) {
         found.differing_partitions.push(key.clone());
@@ -197,14 +198,25 @@ fn within(rows: &RecordBatch, windows: &Range<i64>) -> Result<RecordBatch> {
     Ok(filter_record_batch(rows, &keep)?)
 }
 
-async fn session(silver: &LakeTable, memory_limit: usize) -> Result<SessionContext> {
+/// Silver's columns, under the names that the plan has for them: in the snapshot they may have others.
+async fn session(silver: &LakeTable, plan: &GoldPlan, memory_limit: usize) -> Result<SessionContext> {
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(memory_limit)));
     // Each thread groups by itself first: two of them hold most groups twice.
     let mut config = SessionConfig::new().with_target_partitions(1);
     config.options_mut().sql_parser.enable_ident_normalization = false;
     let context = SessionContext::new_with_config_rt(config, runtime.build_arc().map_err(sql_error)?);
-    let provider = IcebergStaticTableProvider::try_new_from_table(silver.to_iceberg()?).await.map_err(sql_error)?;
-    context.register_table(SILVER, Arc::new(provider)).map_err(sql_error)?;
+    let table = silver.to_iceberg()?;
+    let provider = match silver.snapshot_id() {
+        Some(snapshot) => IcebergStaticTableProvider::try_new_from_table_snapshot(table, snapshot).await,
+        None => IcebergStaticTableProvider::try_new_from_table(table).await,
+    };
+    let columns = plan.columns().into_iter().map(|name| {
+        let scanned = silver.scanned_name(name)?;
+        Ok(Expr::Column(Column::from_name(scanned.as_deref().unwrap_or(name))).alias(name))
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    let scan = context.read_table(Arc::new(provider.map_err(sql_error)?)).map_err(sql_error)?;
+    context.register_table(SILVER, scan.select(columns).map_err(sql_error)?.into_view()).map_err(sql_error)?;
     Ok(context)
 }
 

@@ -11,11 +11,12 @@ import json
 import os
 import re
 import select
+import struct
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact
 from pathlib import Path
 from typing import Optional
 
@@ -37,6 +38,7 @@ TYPES = {
     "varchar": "string",
     "varbinary": "binary",
     "timestamp_ntz": "timestamp",
+    "real": "float",
     # As lakesmith's own SQL calls them.
     "Utf8": "string",
     "Int32": "int",
@@ -46,6 +48,10 @@ TYPES = {
     "Timestamp(µs)": "timestamp",
     "LargeBinary": "binary",
 }
+
+
+# A decimal that loses a digit is an error.
+EXACT = Context(prec=80, traps=[Inexact])
 
 
 class EngineError(Exception):
@@ -83,8 +89,11 @@ def one_value(value, kind: str):
     """A value as all engines must show it."""
     if value is None:
         return None
-    if kind.startswith("decimal"):
-        return format(Decimal(str(value)), "f")
+    if scale := re.fullmatch(r"decimal\(\d+,(\d+)\)", kind):
+        # Spark's small ones come with more digits, all of them zero.
+        return format(Decimal(str(value)).quantize(Decimal(1).scaleb(-int(scale[1])), context=EXACT), "f")
+    if kind == "float":
+        return struct.unpack("f", struct.pack("f", value))[0]
     if kind == "double":
         return float(value)
     if kind == "timestamp":
@@ -165,8 +174,8 @@ class Spark(Engine):
     name = "Spark 4.1.1"
     script = "spark_sql.py"
 
-    def __init__(self, metastore: str) -> None:
-        super().__init__(metastore, "--metastore", metastore)
+    def __init__(self, metastore: str, zone: str = "UTC") -> None:
+        super().__init__(metastore, "--metastore", metastore, "--zone", zone)
 
     def as_of(self, table: str, snapshot: int) -> str:
         return f"{table} VERSION AS OF {snapshot}"

@@ -93,6 +93,9 @@ class Lake:
             raise AssertionError(f"lakesmith query {sql}: {done.stderr}")
         return [json.loads(line, parse_float=Decimal) for line in done.stdout.splitlines()]
 
+    def described(self, layer: str) -> list[tuple[str, str]]:
+        """A table's columns and types, spelt as they are."""
+        return [(row["column_name"], row["data_type"]) for row in self._json(f"DESCRIBE {TABLES[layer]}")]
+
     def types(self, layer: str) -> list[tuple[str, str]]:
-        rows = self._json(f"DESCRIBE {TABLES[layer]}")
-        return answer([(row["column_name"], row["data_type"]) for row in rows], []).columns
+        return answer(self.described(layer), []).columns

@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Iterator, Optional
 
 BEGIN, END = "<!-- engines: begin -->", "<!-- engines: end -->"
+# Not a server's version, but lakesmith's own metastore.
+EMBEDDED = "embedded"
+ENGINES = ("Spark", "Trino", "HiveServer2", "pyiceberg", "DuckDB")
 COLUMNS = ("bronze", "silver", "rejected", "gold", "view", "its writes")
 SWAPS = {"false": "compare-and-swap", "true": "lock"}
 
@@ -25,6 +28,7 @@ SWAPS = {"false": "compare-and-swap", "true": "lock"}
 LIMITS = {
     "no Iceberg": "Hive 4 reads Iceberg by a handler of its own, which Hive's release holds but which was not published apart; so it could"
     " not be run here. HiveServer2 3.1.3 reads these tables on the same metastore.",
+    "no Hive": "pyiceberg reads Iceberg tables only.",
 }
 
 
@@ -90,20 +94,24 @@ def table(swaps: dict[str, str], rows: list[list[str]]) -> str:
     ]
     for metastore, engine in dict.fromkeys((metastore, engine) for metastore, engine, _ in sorted(cells, key=order)):
         values = [shown(cells.get((metastore, engine, column))) for column in COLUMNS]
-        lines.append(f"| {metastore} | {SWAPS[swaps[metastore]]} | {engine} | " + " | ".join(values) + " |")
+        swap = SWAPS[swaps[metastore.partition(" ")[0]]]
+        lines.append(f"| {metastore} | {swap} | {engine} | " + " | ".join(values) + " |")
     notes = [f"({number}) {LIMITS[name]}" for number, name in enumerate(limits, 1)]
     return "\n".join([*lines, "", *notes]).rstrip() + "\n"
 
 
 def order(key: tuple[str, str, str]) -> tuple:
-    """The newest metastore first; Spark, Trino, Hive."""
+    """The newest metastore first, the embedded one last; the engines as they are listed above."""
     metastore, engine, column = key
     name, version = engine.split()
-    return descending(metastore), ("Spark", "Trino", "HiveServer2").index(name), descending(version), COLUMNS.index(column)
+    at = [1] if metastore == EMBEDDED else descending(metastore)
+    return at, ENGINES.index(name), descending(version), COLUMNS.index(column)
 
 
 def descending(version: str) -> list[int]:
-    return [-int(part) for part in version.split(".")]
+    """A row may be named after more than a version: `4.0.1 in Asia/Kolkata`."""
+    number, *more = version.split(" ")
+    return [*(-int(part) for part in number.split(".")), len(more)]
 
 
 def main() -> int:

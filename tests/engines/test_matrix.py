@@ -27,6 +27,14 @@ class Table(unittest.TestCase):
             ],
         )
 
+    def test_the_embedded_metastore_comes_last(self):
+        cells = self.cells()
+        cells.swaps["embedded"] = "false"
+        with cells.cell("embedded", "DuckDB 1.4.4", "gold"), cells.cell("embedded", "Spark 4.1.1", "gold"):
+            pass
+        rows = [line.split(" | ")[:3] for line in self.lines(cells)[5:7]]
+        self.assertEqual(rows, [["| embedded", "compare-and-swap", "Spark 4.1.1"], ["| embedded", "compare-and-swap", "DuckDB 1.4.4"]])
+
     def test_a_cell_that_failed_once_stays_failed(self):
         cells = self.cells()
         with self.assertRaises(ValueError), cells.cell("4.0.1", "Spark 4.1.1", "gold"):

@@ -21,7 +21,7 @@ from typing import Optional
 from sql_client import STACK, become, serve, setting
 
 
-def session(metastore: Optional[str]):
+def session(metastore: Optional[str], zone: str):
     """A local session. Hive 4 has to be asked by its own client; older metastores by the one that Spark brings."""
     import logging
 
@@ -40,7 +40,7 @@ def session(metastore: Optional[str]):
     scratch = Path(setting("LAKESMITH_STACK_DIR")) / "data" / "spark"
     scratch.mkdir(parents=True, exist_ok=True)
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
-    java_options = f"-Duser.timezone=UTC -XX:+UseSerialGC -Dlog.level=ERROR -Dlog4j2.configurationFile={STACK / 'conf/log4j2.properties'}"
+    java_options = f"-Duser.timezone={zone} -XX:+UseSerialGC -Dlog.level=ERROR -Dlog4j2.configurationFile={STACK / 'conf/log4j2.properties'}"
     settings = {
         "spark.master": "local[2]",
         "spark.driver.memory": "1g",
@@ -54,7 +54,7 @@ def session(metastore: Optional[str]):
         "spark.ui.showConsoleProgress": "false",
         "spark.hadoop.fs.defaultFS": setting("HDFS_URL"),
         "spark.hadoop.hive.metastore.uris": setting(uris),
-        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.session.timeZone": zone,
         "spark.sql.shuffle.partitions": 2,
         "spark.sql.warehouse.dir": setting("HDFS_URL") + "/warehouse/external",
         "spark.sql.catalogImplementation": "hive",
@@ -82,12 +82,13 @@ def main(arguments: list[str]) -> int:
     become("LAKESMITH_SPARK_PYTHON", __file__, arguments)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--metastore", metavar="VERSION", help="instead of the stack's main one")
+    parser.add_argument("--zone", default="UTC", help="time zone of the JVM and the session; answers are in UTC all the same")
     parser.add_argument("statements", nargs="*")
     options = parser.parse_args(arguments)
     # The JVM inherits standard output: keep it for the answers alone.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    spark = session(options.metastore)
+    spark = session(options.metastore, options.zone)
 
     def execute(sql: str):
         frame = spark.sql(sql)

@@ -21,6 +21,7 @@ use super::lake::{Lake, append, collect, committed, delta, offsets, origin, rows
 super::on_both_lakes!(
     ranges_are_exact_over_many_files,
     a_renamed_and_an_added_column_are_found,
+    columns_in_another_case_are_written_and_found,
     large_batches_become_several_files_within_their_bounds,
     a_long_text_in_another_row_group_is_found,
 );
@@ -72,6 +73,37 @@ async fn a_renamed_and_an_added_column_are_found(lake: &Lake) {
     let mut writer = table.writer(&WriterSettings::default(), &CloseBarrier::new()).unwrap();
     let error = writer.write(&rows(0, OffsetRange::new(10, 11))).await.unwrap_err();
     assert!(error.to_string().contains("no column value"), "{error}");
+}
+
+/// As Trino does it: whatever column it renames is in lower case afterwards. Here all, and into capitals, so that exact names find nothing.
+async fn columns_in_another_case_are_written_and_found(lake: &Lake) {
+    let mut table = lake.table("t", &["Year"]).await;
+    append(&mut table, 0, OffsetRange::new(0, 10)).await;
+    let fields = table.metadata().current_schema().as_struct().fields().to_vec();
+    let shouted = fields.iter().map(|field| Arc::new(NestedField { name: field.name.to_uppercase(), ..(**field).clone() }));
+    let schema = Schema::builder().with_schema_id(1).with_fields(shouted).build().unwrap();
+    let updates = vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }];
+    lake.catalog.commit(table.ident(), Vec::new(), updates).await.into_result(table.ident()).unwrap();
+    table.refresh().await.unwrap();
+    // Once where the snapshot has the old names still, once where it has the new ones.
+    for end in [10, 20] {
+        if end > 10 {
+            append(&mut table, 0, OffsetRange::new(10, 20)).await;
+        }
+        assert_eq!(offsets(&table, None).await, (0..end).collect::<Vec<_>>());
+        let ranges = BTreeMap::from([(0, OffsetRange::new(4, end))]);
+        let records = table.scan(Some(&ranges), Some(&["value", "Year"])).await.unwrap();
+        let batches: Vec<RecordBatch> = records.try_collect().await.unwrap();
+        let batch = concat_batches(&batches[0].schema(), &batches).unwrap();
+        let mut values: Vec<&[u8]> = batch.column_by_name("value").unwrap().as_binary::<i32>().iter().flatten().collect();
+        values.sort_unstable();
+        let mut wanted: Vec<String> = (4..end).map(|offset| format!("message {offset}")).collect();
+        wanted.sort_unstable();
+        assert_eq!(values, wanted.iter().map(String::as_bytes).collect::<Vec<_>>());
+        assert_eq!(batch.column_by_name("Year").unwrap().null_count(), 0);
+    }
+    assert_eq!(table.scanned_name("Offset").unwrap().as_deref(), Some("OFFSET"));
+    assert!(table.scanned_name("nothing").is_err());
 }
 
 async fn large_batches_become_several_files_within_their_bounds(lake: &Lake) {

@@ -1,4 +1,5 @@
-//! A batch as the table wants it: its columns by name, in its order and types, with its field ids.
+//! A batch as the table wants it: its columns by name (whose case another engine may have changed), in its order and types, with its
+//! field ids.
 
 use std::sync::Arc;
 
@@ -6,6 +7,7 @@ use arrow::array::{RecordBatch, new_null_array};
 use arrow::datatypes::SchemaRef;
 
 use crate::error::{Error, Result};
+use crate::record::position;
 use crate::table::arrow_types::retype;
 
 /// Brings batches into a table's Arrow schema. Values that don't fit their column's type are an error, never a null.
@@ -20,12 +22,19 @@ impl Aligner {
     }
 
     pub fn align(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let source = batch.schema();
-        if let Some(unknown) = source.fields().iter().find(|field| self.target.field_with_name(field.name()).is_err()) {
-            return Err(Error::stop(format!("the table has no column {}", unknown.name()))
-                .hint("was it renamed or dropped? add it to the table, or choose another table name"));
+        let mut found = vec![None; self.target.fields().len()];
+        for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+            let at = position(self.target.fields(), field.name()).ok_or_else(|| {
+                Error::stop(format!("the table has no column {}", field.name()))
+                    .hint("was it renamed or dropped? add it to the table, or choose another table name")
+            })?;
+            if found[at].replace(column).is_some() {
+                let name = self.target.field(at).name();
+                return Err(Error::stop(format!("two columns are to be written into the table's column {name}"))
+                    .hint("their names differ in case only, and the table has one of them; add the other to it"));
+            }
         }
-        let columns = self.target.fields().iter().map(|field| match batch.column_by_name(field.name()) {
+        let columns = self.target.fields().iter().zip(found).map(|(field, column)| match column {
             Some(column) => retype(column, field),
             None => Ok(new_null_array(field.data_type(), batch.num_rows())),
         });
@@ -83,6 +92,32 @@ mod tests {
         assert_eq!(aligned.column(0).as_ref(), &Int64Array::from(vec![7, 8]) as &dyn Array);
         assert_eq!(aligned.column(1).as_list::<i32>().value(0).len(), 2);
         assert_eq!(aligned.column(2).null_count(), 2);
+    }
+
+    fn named(columns: &[(&str, i64)]) -> RecordBatch {
+        let columns = columns.iter().map(|(name, value)| (*name, Arc::new(Int64Array::from(vec![*value])) as ArrayRef));
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    #[test]
+    fn names_may_differ_in_case_and_the_exact_one_wins() {
+        let fields = |names: &[&str]| {
+            let fields = names.iter().map(|name| Field::new(*name, DataType::Int64, true)).collect::<Vec<_>>();
+            Aligner::new(Arc::new(arrow::datatypes::Schema::new(fields)))
+        };
+        let values = |batch: RecordBatch| -> Vec<Option<i64>> {
+            let first = |column: &ArrayRef| column.as_primitive::<arrow::datatypes::Int64Type>().iter().next().unwrap();
+            batch.columns().iter().map(first).collect()
+        };
+        let lower = fields(&["sellerid", "größe"]);
+        assert_eq!(values(lower.align(&named(&[("GRÖßE", 2), ("SellerID", 1)])).unwrap()), [Some(1), Some(2)]);
+        let both = fields(&["ID", "id"]);
+        assert_eq!(values(both.align(&named(&[("id", 1)])).unwrap()), [None, Some(1)]);
+        assert_eq!(values(both.align(&named(&[("id", 1), ("ID", 2)])).unwrap()), [Some(2), Some(1)]);
+        let ambiguous = both.align(&named(&[("Id", 1)])).unwrap_err();
+        assert!(ambiguous.to_string().contains("no column Id"), "{ambiguous}");
+        let twice = fields(&["id"]).align(&named(&[("ID", 1), ("id", 2)])).unwrap_err();
+        assert!(twice.to_string().contains("two columns"), "{twice}");
     }
 
     #[test]

@@ -83,6 +83,8 @@ pub(super) fn properties(settings: &WriterSettings, sample: &RecordBatch) -> Res
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_offset_index_disabled(true);
     let schema = sample.schema();
+    // The table's spelling may be another one.
+    let listed = |names: &[String], name: &str| names.iter().any(|one| one.to_lowercase() == name.to_lowercase());
     for (field, array) in schema.fields().iter().zip(sample.columns()) {
         let path = || ColumnPath::from(field.name().as_str());
         match field.data_type() {
@@ -92,12 +94,12 @@ pub(super) fn properties(settings: &WriterSettings, sample: &RecordBatch) -> Res
                     properties = properties.set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED);
                 }
             }
-            _ if settings.plain_columns.contains(field.name()) || rarely_repeats(array) => {
+            _ if listed(&settings.plain_columns, field.name()) || rarely_repeats(array) => {
                 properties = properties.set_column_dictionary_enabled(path(), false);
             }
             _ => {}
         }
-        if settings.columns_without_statistics.contains(field.name()) {
+        if listed(&settings.columns_without_statistics, field.name()) {
             for leaf in leaves(field.name(), field.data_type()) {
                 properties = properties
                     .set_column_statistics_enabled(leaf.clone(), EnabledStatistics::None)

@@ -1,11 +1,12 @@
-"""Spark and pyiceberg on the embedded metastore: they read every layer and write Iceberg tables, and lakesmith goes on.
+"""Spark and pyiceberg on the embedded metastore: they read every layer and write Iceberg tables, and lakesmith goes on. DuckDB reads.
 
-LAKESMITH_BIN is the program. No other server is needed; Spark and pyiceberg are installed into the stack's cache.
+LAKESMITH_BIN is the program. No other server is needed; Spark, pyiceberg and DuckDB are installed into the stack's cache.
 """
 
 import csv
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from decimal import Decimal
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(TESTS / "stack"))
+sys.path[:0] = [str(TESTS / "stack"), str(TESTS / "engines")]
 
-from stacklib import pyiceberg, settings, spark  # noqa: E402
+from matrix import EMBEDDED, Cells  # noqa: E402
+from stacklib import duckdb, pyiceberg, settings, spark  # noqa: E402
 
 ROWS, MORE = 3_000, 500
 LAYERS = ("bronze_amazon_sales", "silver_amazon_sales", "silver_amazon_sales_rejected")
@@ -27,6 +29,8 @@ GOLD = ("gold_amazon_sales_aggregated", "gold_amazon_sales_aggregated_view")
 class Embedded(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
+        cls.cells = Cells(swaps={EMBEDDED: "false"})
+        cls.addClassCleanup(cls.cells.save)
         spark.install()
         directory = tempfile.TemporaryDirectory(prefix="lakesmith-embedded-")
         cls.addClassCleanup(directory.cleanup)
@@ -105,7 +109,14 @@ class Embedded(unittest.TestCase):
         self.lakesmith("run", "--until-caught-up")
         self.lakesmith("verify")
 
+    def cell(self, engine: str, *columns: str):
+        return self.cells.cell(EMBEDDED, engine, *columns)
+
     def test_spark_reads_every_layer_and_writes(self):
+        with self.cell("Spark 4.1.1", "bronze", "silver", "rejected", "gold", "view", "its writes"):
+            self.spark_reads_every_layer_and_writes()
+
+    def spark_reads_every_layer_and_writes(self):
         before = self.counts(LAYERS + GOLD)
         more = self.count("bronze_amazon_sales")
         answers = self.spark(
@@ -138,6 +149,12 @@ class Embedded(unittest.TestCase):
         self.assertEqual(mine, theirs + 1)
 
     def test_pyiceberg_reads_every_layer_and_writes(self):
+        with self.cell("pyiceberg 0.12.0", "bronze", "silver", "rejected", "its writes"):
+            self.pyiceberg_reads_every_layer_and_writes()
+        for column in ("gold", "view"):
+            self.cells.limit(EMBEDDED, "pyiceberg 0.12.0", column, "no Hive")
+
+    def pyiceberg_reads_every_layer_and_writes(self):
         before = self.counts()
         more = self.count("bronze_amazon_sales")
         read = self.pyiceberg("read")
@@ -153,6 +170,33 @@ class Embedded(unittest.TestCase):
         self.assertEqual(self.pyiceberg("read")["rows"], self.counts())
         self.assertEqual(self.pyiceberg("drop"), {"exists": False})
 
+    def test_duckdb_reads_every_layer(self):
+        """At the metadata files and locations that lakesmith names: DuckDB asks no metastore."""
+        with self.cell("DuckDB 1.4.4", "bronze", "silver", "rejected", "gold"):
+            shown = {table: self.lakesmith("tables", "show", f"datalake.{table}") for table in LAYERS}
+            found = {table: re.search(r"^  metadata +(\S+)$", text, re.MULTILINE) for table, text in shown.items()}
+            names = dict(zip(("bronze", "silver", "rejected"), (path(found[table][1]) for table in LAYERS)))
+            partitions = self.rows(f"SELECT location FROM datalake.{GOLD[0]}$partitions")
+            tables = {**names, "gold": [path(row["location"]) for row in partitions]}
+            client = str(Path(__file__).with_name("duckdb_client.py"))
+            done = subprocess.run([str(duckdb.install()), client, json.dumps(tables)], capture_output=True, text=True, timeout=300)
+            self.assertEqual(done.returncode, 0, done.stderr[-3000:])
+            bronze, silver, rejected, gold = (f"datalake.{table}" for table in (*LAYERS, GOLD[0]))
+            own = {
+                "bronze": f'SELECT count(*), sum("offset"), min(md5(value)), max(md5(value)) FROM {bronze}',
+                "silver": "SELECT count(*), sum(TotalAmount), sum(Discount), count(DISTINCT OrderID), min(OrderDate), max(OrderDate),"
+                f" count(*) FILTER (WHERE Year = 2024 AND Month = 6) FROM {silver}",
+                "rejected": f"SELECT count(*), count(DISTINCT reason) FROM {rejected}",
+                "gold": f"SELECT count(*), sum(TotalOrders), sum(TotalRevenue), min(window_start) FROM {gold}",
+            }
+            wanted = {layer: list(self.rows(sql)[0].values()) for layer, sql in own.items()}
+            self.assertEqual(json.loads(done.stdout), wanted)
+            for layer, values in wanted.items():
+                self.assertNotIn(values[0], ("", "0"), layer)
+
+    def rows(self, sql: str) -> list[dict[str, str]]:
+        return list(csv.DictReader(self.lakesmith("query", "--output", "csv", sql).splitlines()))
+
     def test_what_was_acknowledged_survives_a_kill_of_the_server(self):
         before = self.pyiceberg("read")
         self.stop()
@@ -160,6 +204,10 @@ class Embedded(unittest.TestCase):
             socket.create_connection(("127.0.0.1", self.port), timeout=5)
         self.serve()
         self.assertEqual(self.pyiceberg("read"), before)
+
+
+def path(location: str) -> str:
+    return location.removeprefix("file://")
 
 
 if __name__ == "__main__":

@@ -87,6 +87,10 @@ class Trino(Server):
                 "hive.hive-views.enabled": "true",
                 "hive.non-managed-table-writes-enabled": "true",
                 "hive.iceberg-catalog-name": iceberg,
+                # Else timestamps of Hive tables are rounded to milliseconds,
+                "hive.timestamp-precision": "MICROSECONDS",
+                # and shifted by the zone of the machine.
+                "hive.parquet.time-zone": "UTC",
             },
             iceberg: {
                 "connector.name": "iceberg",
