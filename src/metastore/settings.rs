@@ -16,7 +16,7 @@ pub struct MetastoreSettings {
     /// How long a connection may take to come about, the server's first answer included where there is another server (default 5s).
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// How long one call may take; afterwards its outcome is looked up (default 60s).
+    /// How long the server may take to answer one call; afterwards its outcome is looked up (default 60s).
     #[serde(with = "humantime_serde")]
     pub call_timeout: Duration,
     /// Connections at the same time (default 4).

@@ -7,6 +7,7 @@
 //! look up. A connection on which a call failed or was given up never carries another, nor do idle ones to the same server.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tracing::debug;
@@ -71,26 +72,25 @@ impl Pool {
     }
 
     pub(super) async fn call(&self, method: &'static Method, body: Struct, repeat: Repeat, among: Among) -> Answer {
-        let deadline = clock::now() + self.settings.call_timeout;
         let no_turn = || MetastoreError::Timeout {
             method: method.name,
             server: "a connection of the pool".into(),
             after: self.settings.call_timeout,
             request_sent: false,
         };
-        let Ok(Ok(_permit)) = timeout_at(deadline, self.permits.acquire()).await else { return Err(no_turn()) };
+        let Ok(Ok(_permit)) = timeout_at(self.deadline(), self.permits.acquire()).await else { return Err(no_turn()) };
         let mut connection = match self.take_idle(among) {
             Some(connection) => connection,
-            None => self.connect(method, deadline, among).await?,
+            None => self.connect(method, among).await?,
         };
-        let mut outcome = connection.call(method, &body, deadline).await;
+        let mut outcome = connection.call(method, &body, self.deadline()).await;
         if let Err(error) = &outcome
             && may_repeat(error, repeat)
         {
             debug!(method = method.name, %error, "call repeated on a new connection");
             self.failed(connection.server);
-            connection = self.connect(method, deadline, among).await?;
-            outcome = connection.call(method, &body, deadline).await;
+            connection = self.connect(method, among).await?;
+            outcome = connection.call(method, &body, self.deadline()).await;
         }
         match outcome {
             Ok(answer) => {
@@ -123,13 +123,14 @@ impl Pool {
     }
 
     /// A connection to the first server that takes it.
-    async fn connect(&self, method: &'static Method, deadline: Instant, among: Among) -> MetastoreResult<Connection> {
+    async fn connect(&self, method: &'static Method, among: Among) -> MetastoreResult<Connection> {
         let mut failure = None;
         let order = self.servers.order(among);
         for (place, server) in order.iter().enumerate() {
             // A server that takes connections and says nothing keeps nobody from asking the next one.
-            let patience = if place + 1 == order.len() { deadline } else { self.soon(deadline) };
-            match self.open(*server, method, deadline, patience).await {
+            let last = place + 1 == order.len();
+            let patience = if last { self.settings.call_timeout } else { self.settings.connect_timeout };
+            match self.open(*server, method, patience).await {
                 Ok(connection) if self.servers.fits(*server, among) => return Ok(connection),
                 // It has come back as another version.
                 Ok(connection) => self.idle().push(connection),
@@ -149,20 +150,16 @@ impl Pool {
         Err(failure.unwrap_or_else(nobody))
     }
 
-    /// When a connection must have come about.
-    fn soon(&self, deadline: Instant) -> Instant {
-        clock::now().checked_add(self.settings.connect_timeout).map_or(deadline, |soon| soon.min(deadline))
+    /// Until when a message that is sent now is answered. Each has that long: what came before it, a turn, a connection, an introduction, took
+    /// its own time.
+    fn deadline(&self) -> Instant {
+        clock::now() + self.settings.call_timeout
     }
 
-    async fn open(
-        &self,
-        server: usize,
-        method: &'static Method,
-        deadline: Instant,
-        patience: Instant,
-    ) -> MetastoreResult<Connection> {
+    /// `patience`: for each message of the introduction.
+    async fn open(&self, server: usize, method: &'static Method, patience: Duration) -> MetastoreResult<Connection> {
         let address = self.servers.address(server);
-        let within = self.soon(deadline).saturating_duration_since(clock::now());
+        let within = self.settings.connect_timeout.min(self.settings.call_timeout);
         let opened = Connection::open(address, server, within, self.dial.as_deref()).await;
         let unreached =
             |source| MetastoreError::Transport { method: method.name, server: address.to_owned(), request_sent: false, source };
@@ -172,14 +169,14 @@ impl Pool {
     }
 
     /// Tells the server who calls (those that have no use for it may not know the method), and asks what it is.
-    async fn introduce(&self, connection: &mut Connection, deadline: Instant) -> MetastoreResult<()> {
+    async fn introduce(&self, connection: &mut Connection, patience: Duration) -> MetastoreResult<()> {
         let groups: &[String] = std::slice::from_ref(&self.user);
         let body = SET_UGI.call([Value::from(&self.user), Value::from(groups)]);
-        match connection.call(&SET_UGI, &body, deadline).await? {
+        match connection.call(&SET_UGI, &body, clock::now() + patience).await? {
             Ok(_) | Err(MetastoreError::UnknownMethod { .. }) => {}
             Err(refused) => return Err(refused),
         }
-        let version = connection.call(&GET_VERSION, &GET_VERSION.call([]), deadline).await?;
+        let version = connection.call(&GET_VERSION, &GET_VERSION.call([]), clock::now() + patience).await?;
         if let Some(version) = version.ok().flatten().as_ref().and_then(Value::as_text) {
             self.servers.is_of_version(connection.server, version);
         }
