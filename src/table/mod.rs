@@ -29,6 +29,7 @@ mod writer;
 pub use append::{Append, Appended, Preparation, Prepared};
 pub use complete::Stated;
 pub use contents::{PartitionLine, SnapshotLine};
+pub(crate) use progress::{checkpoint as checkpoint_in, marks as batch_marks};
 pub use progress::{COMMIT_ID, Progress, REJECTED_POSITIONS, WRITER, ensure_same_source};
 pub use scan::{OffsetRanges, Records};
 pub use spec::TableSpec;
