@@ -20,7 +20,12 @@ pub fn format(sequence: u64, partitions: &BTreeMap<PartitionId, Coverage>) -> St
     if decimal.len() <= DECIMAL_BYTES_MAX { decimal } else { format_with(sequence, "_x", partitions, &base36) }
 }
 
-fn format_with(sequence: u64, mark: &str, partitions: &BTreeMap<PartitionId, Coverage>, number: &dyn Fn(u64) -> String) -> String {
+fn format_with(
+    sequence: u64,
+    mark: &str,
+    partitions: &BTreeMap<PartitionId, Coverage>,
+    number: &dyn Fn(u64) -> String,
+) -> String {
     let mut name = format!("{sequence:012}{mark}");
     for (partition, Coverage { range, records }) in partitions {
         let numbers = [*partition as u64, range.start as u64, range.end as u64].map(number);
@@ -77,7 +82,8 @@ mod tests {
     #[test]
     fn the_longest_name_fits_a_directory_entry() {
         let far = 200_000_000_000_000;
-        let partitions = (0..PARTITIONS_PER_FILE as i32).map(|partition| (99_990 + partition, coverage(far, far + 40_000_000, 9)));
+        let partitions =
+            (0..PARTITIONS_PER_FILE as i32).map(|partition| (99_990 + partition, coverage(far, far + 40_000_000, 9)));
         let partitions = partitions.collect();
         let name = format(999_999_999_999, &partitions);
         assert!(name.len() <= 255, "{} bytes: {name}", name.len());

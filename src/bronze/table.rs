@@ -18,7 +18,8 @@ use crate::completeness::Completeness;
 use crate::error::{Error, Result};
 use crate::storage::CloseBarrier;
 use crate::table::{
-    Append, DataFiles, DataWriter, LakeTable, OffsetRanges, Origin, Preparation, Prepared, Records, Stated, TableSpec, WriterSettings,
+    Append, DataFiles, DataWriter, LakeTable, OffsetRanges, Origin, Preparation, Prepared, Records, Stated, TableSpec,
+    WriterSettings,
 };
 
 /// A table to be created where it is missing.

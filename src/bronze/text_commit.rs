@@ -174,7 +174,8 @@ impl TextTable {
             Ok(after) => after,
             Err(mismatch) => return Ok(Err(mismatch)),
         };
-        let covered = batch.delta.partitions.iter().filter(|(_, coverage)| !coverage.range.is_empty()).map(|(partition, _)| *partition);
+        let covered =
+            batch.delta.partitions.iter().filter(|(_, coverage)| !coverage.range.is_empty()).map(|(partition, _)| *partition);
         let mut unnamed = Vec::new();
         for partition in covered {
             if batch.files.files.iter().any(|file| file.rows.contains_key(&partition)) {
@@ -270,7 +271,8 @@ impl TextPrepared {
                 Some((*partition, Coverage { range, records: *rows }))
             };
             let partitions = file.rows.iter().map(coverage).collect::<Option<BTreeMap<_, _>>>();
-            let partitions = partitions.ok_or_else(|| Error::failed("a file holds records of a partition that its batch does not name"))?;
+            let partitions =
+                partitions.ok_or_else(|| Error::failed("a file holds records of a partition that its batch does not name"))?;
             let rows = file.rows.values().sum();
             let name = file_name::format(entry.sequence, &partitions);
             entry.files.push(LogFile { pending: file.pending.clone(), name, rows, size_bytes: file.size_bytes });

@@ -6,6 +6,10 @@
 //!
 //! *Invariants*: the files' names ([`super::file_name`]) cover every offset that the table has read, also those without a record.
 //!
+//! *What readers see*: a commit of up to [`PARTITIONS_PER_FILE`](super::file_name) topic partitions is one file, which is there or isn't; the
+//! files of a larger one appear one after the other. After a crash between entry and name it is the next start that makes them visible to
+//! engines; lakesmith's own reading finds them before.
+//!
 //! *Failure*: a file of offsets that are asked for and is gone is an error, never a smaller answer. Visible files without a log are
 //! somebody else's: the start stops before it writes among them.
 
@@ -121,10 +125,12 @@ impl TextTable {
         let entry = ensure_table(catalog.metastore(), catalog.storages(), &spec.hive()).await?;
         let log = CommitLog::new(catalog.storages(), entry.location().unwrap_or(&spec.location));
         if log.newest().await?.is_none() {
-            if let Some(file) = log.files().await?.first() {
+            if let Some(file) = log.visible().await?.first() {
                 let (table, location) = (&spec.ident, log.location(file));
-                return Err(Error::stop(format!("the directory of table {table} holds files, but no commit of lakesmith: {location}"))
-                    .hint("set bronze.location to another directory, or move the files away"));
+                return Err(Error::stop(format!(
+                    "the directory of table {table} holds files, but no commit of lakesmith: {location}"
+                ))
+                .hint("set bronze.location to another directory, or move the files away"));
             }
             // Another process may be as fast: then its entry is the first one.
             log.claim(&LogEntry::first()).await?;
@@ -261,7 +267,8 @@ impl TextTable {
     /// The records of these offset ranges (all for none); `columns` in the order given, all of [`raw_schema`](crate::record::raw_schema) if
     /// none. Records of one file come in their order, and files in that of their commits.
     pub async fn scan(&self, ranges: Option<&OffsetRanges>, columns: Option<&[&str]>) -> Result<Records> {
-        let whole = || Ok::<_, Error>(self.checkpoint()?.unwrap_or_default().partitions.iter().map(|(p, c)| (*p, c.range)).collect());
+        let whole =
+            || Ok::<_, Error>(self.checkpoint()?.unwrap_or_default().partitions.iter().map(|(p, c)| (*p, c.range)).collect());
         let ranges: OffsetRanges = match ranges {
             Some(ranges) => ranges.clone(),
             None => whole()?,
@@ -272,15 +279,17 @@ impl TextTable {
             None => (0..schema.fields().len()).collect(),
             Some(columns) => columns.iter().map(|name| schema.index_of(name)).collect::<std::result::Result<Vec<_>, _>>()?,
         };
-        let reading = Reading { log: self.log.clone(), ranges: Arc::new(ranges), projection, files, open: None, ready: VecDeque::new() };
+        let reading =
+            Reading { log: self.log.clone(), ranges: Arc::new(ranges), projection, files, open: None, ready: VecDeque::new() };
         Ok(futures::stream::try_unfold(reading, Reading::next).boxed())
     }
 
     /// The committed files that hold offsets of these ranges.
     async fn files_of(&self, ranges: &OffsetRanges) -> Result<VecDeque<CommittedFile>> {
-        let mut names = self.log.files().await?;
+        let mut names = self.log.visible().await?;
         let unnamed = |name: &String| !names.contains(name);
-        let pending: BTreeMap<_, _> = self.newest.files.iter().filter(|file| unnamed(&file.name)).map(|f| (&f.name, &f.pending)).collect();
+        let pending: BTreeMap<_, _> =
+            self.newest.files.iter().filter(|file| unnamed(&file.name)).map(|f| (&f.name, &f.pending)).collect();
         names.extend(pending.keys().map(|name| (*name).clone()));
         names.sort_unstable();
         let mut files = VecDeque::new();
@@ -365,7 +374,8 @@ impl Reading {
                 continue;
             };
             let end = open.reader.size_bytes().min(open.read + CHUNK_BYTES);
-            let chunk = open.reader.read(open.read..end).await.with_context(|| format!("bronze's file {} cannot be read", open.name))?;
+            let chunk =
+                open.reader.read(open.read..end).await.with_context(|| format!("bronze's file {} cannot be read", open.name))?;
             open.read = end;
             let mut content = std::mem::take(&mut open.rest);
             content.extend_from_slice(&chunk);
@@ -406,6 +416,19 @@ mod tests {
             let error = held(files).unwrap_err();
             assert!(error.contains(why), "{error}");
         }
+    }
+
+    #[test]
+    fn the_ddl_for_people_has_the_same_columns() {
+        let ddl = include_str!("../../hive/sql/bronze_text.sql");
+        let columns: Vec<_> = COLUMNS.map(|(name, hive_type)| format!("  `{name}` {hive_type}")).into();
+        assert!(ddl.to_lowercase().contains(&format!("(\n{}\n)", columns.join(",\n"))), "{columns:?}");
+        let entry =
+            TextSpec { ident: TableIdent::from_strs(["a", "b"]).unwrap(), location: "file:///b".into(), comment: String::new() };
+        for key in entry.hive().parameters.keys().filter(|key| key.starts_with("spark")) {
+            assert!(ddl.contains(&format!("'{key}'")), "{key}");
+        }
+        assert!(ddl.contains(&spark_schema().to_string()), "{}", spark_schema());
     }
 
     #[test]

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
-};
+use arrow::array::{BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
 use futures::TryStreamExt;
 use iceberg::TableIdent;
 use uuid::Uuid;
@@ -133,7 +131,8 @@ async fn commits_are_files_with_their_offsets_and_are_found_again() {
     assert_eq!(again.uuid(), table.uuid());
     assert_eq!(scanned(&again).await.unwrap().len(), 25);
     let some = BTreeMap::from([(1, OffsetRange::new(7, 9))]);
-    let batches: Vec<RecordBatch> = again.scan(Some(&some), Some(&["offset", "value"])).await.unwrap().try_collect().await.unwrap();
+    let batches: Vec<RecordBatch> =
+        again.scan(Some(&some), Some(&["offset", "value"])).await.unwrap().try_collect().await.unwrap();
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
     assert_eq!(batches[0].num_columns(), 2);
     // Offsets without any record are in a name too.

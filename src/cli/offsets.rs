@@ -238,8 +238,10 @@ async fn open(config: &Config, lakehouse: &Lakehouse, named: &str) -> Result<Lak
     }
     let ident = TableIdent::from_strs([config.tables.database.as_str(), &name])?;
     if is_text(config, &name) {
-        return Err(Error::config(format!("the offsets of {ident} are in the names of its files, and cannot be set (bronze.format = \"hive\")"))
-            .hint("a deleted file can be put back; to read the topic anew, give the pipeline new table names"));
+        return Err(Error::config(format!(
+            "the offsets of {ident} are in the names of its files, and cannot be set (bronze.format = \"hive\")"
+        ))
+        .hint("a deleted file can be put back; to read the topic anew, give the pipeline new table names"));
     }
     let missing = || Error::failed(format!("table {ident} does not exist")).hint("`lakesmith run` creates it");
     LakeTable::open(lakehouse.catalog(), &ident).await?.ok_or_else(missing)

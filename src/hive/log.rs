@@ -204,7 +204,7 @@ impl CommitLog {
                 },
             }
         }
-        if entry.sequence % PRUNE_EVERY == 0 {
+        if entry.sequence.is_multiple_of(PRUNE_EVERY) {
             self.prune(entry.sequence).await;
         }
         Ok(())
@@ -218,7 +218,7 @@ impl CommitLog {
         }
     }
 
-    /// Deletes what is left of commits that were not made, as well as it can. `newest` must have its files' names.
+    /// Deletes what is left of commits that were not made, as well as it can. Call it when the newest commit's files have their names.
     pub async fn sweep(&self) {
         let Ok(listed) = self.storages.list(&self.pending_location(""), Depth::Direct).await else { return };
         let before_ms = now_ms().saturating_sub(LEFTOVER_AGE.as_millis() as i64);
@@ -235,17 +235,12 @@ impl CommitLog {
         }
     }
 
-    /// The visible files of the table's directory: name and location.
-    pub async fn files(&self) -> Result<Vec<String>> {
+    /// Names of what engines see in the table's directory, files and directories.
+    pub async fn visible(&self) -> Result<Vec<String>> {
         let listed = self.storages.list(&self.table, Depth::Direct).await;
         let listed = listed.with_context(|| format!("the files in {} cannot be listed", self.table))?;
-        let name = |location: &str| location.rsplit('/').next().unwrap_or_default().to_owned();
-        Ok(listed
-            .into_iter()
-            .filter(|file| !file.is_dir)
-            .map(|file| name(&file.location))
-            .filter(|name| !name.starts_with(['.', '_']))
-            .collect())
+        let name = |location: &str| location.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+        Ok(listed.iter().map(|file| name(&file.location)).filter(|name| !name.starts_with(['.', '_'])).collect())
     }
 
     /// Opens a committed file, wherever it is on its way to its name.
@@ -305,16 +300,34 @@ mod tests {
         let (_directory, log) = log();
         let entry = with_file(&log, LogEntry::first(), "a.json").await;
         assert_eq!(log.claim(&entry).await.unwrap(), Claim::Won);
-        assert!(log.files().await.unwrap().is_empty());
+        assert!(log.visible().await.unwrap().is_empty());
         let pending = entry.files[0].pending.clone();
         assert_eq!(log.open("a.json", Some(&pending)).await.unwrap().size_bytes(), 2);
         let (one, other) = tokio::join!(log.publish(&entry), log.publish(&entry));
         one.and(other).unwrap();
         log.publish(&entry).await.unwrap();
-        assert_eq!(log.files().await.unwrap(), ["a.json"]);
+        assert_eq!(log.visible().await.unwrap(), ["a.json"]);
         assert_eq!(log.open("a.json", Some(&pending)).await.unwrap().size_bytes(), 2);
         log.delete(&log.location("a.json")).await;
         assert_eq!(log.publish(&entry).await.unwrap_err().kind(), crate::Kind::Stop);
+    }
+
+    #[tokio::test]
+    async fn leftovers_are_deleted_after_a_day() {
+        let (directory, log) = log();
+        log.claim(&LogEntry::first()).await.unwrap();
+        let hidden = directory.path().join("t").join(LOG_DIRECTORY);
+        for name in ["pending-old", "pending-new", "attempt-old"] {
+            std::fs::write(hidden.join(name), "x").unwrap();
+        }
+        let long_ago = std::time::SystemTime::now() - LEFTOVER_AGE - Duration::from_secs(60);
+        for name in ["pending-old", "attempt-old", "entry-000000000000.json"] {
+            std::fs::File::options().write(true).open(hidden.join(name)).unwrap().set_modified(long_ago).unwrap();
+        }
+        log.sweep().await;
+        let mut left: Vec<_> = std::fs::read_dir(hidden).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["entry-000000000000.json", "pending-new"]);
     }
 
     #[tokio::test]

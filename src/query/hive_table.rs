@@ -81,7 +81,8 @@ impl HiveTableProvider {
         };
         let format = FileFormat::of(table).ok_or_else(|| {
             let serde = table.serde_library().unwrap_or("nothing");
-            Error::failed(format!("table {name} cannot be read: it is stored as {serde}")).hint("Parquet and JSON lines can be read")
+            Error::failed(format!("table {name} cannot be read: it is stored as {serde}"))
+                .hint("Parquet and JSON lines can be read")
         })?;
         Ok(Self { name, storages, format, schema, partition_columns, partitions })
     }

@@ -16,8 +16,8 @@ use super::{QuerySession, QuerySettings};
 use crate::catalog::{CatalogSettings, Lakehouse};
 use crate::checkpoint::{Delta, OffsetRange};
 use crate::hive::{
-    FileFormat, HiveTableSpec, HiveViewSpec, PartitionKey, PartitionVersion, ViewColumn, ensure_database, ensure_table, ensure_view,
-    hive_columns, switch, write_version,
+    FileFormat, HiveTableSpec, HiveViewSpec, PartitionKey, PartitionVersion, ViewColumn, ensure_database, ensure_table,
+    ensure_view, hive_columns, switch, write_version,
 };
 use crate::metastore::{FieldSchema, MetastoreSettings};
 use crate::storage::{CloseBarrier, StorageSettings};

@@ -173,8 +173,7 @@ fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
 
     let (c_from, c_to) = (CString::new(from.as_os_str().as_bytes())?, CString::new(to.as_os_str().as_bytes())?);
     // SAFETY: two texts that end with a zero and live until the call has returned.
-    let done =
-        unsafe { libc::renameat2(libc::AT_FDCWD, c_from.as_ptr(), libc::AT_FDCWD, c_to.as_ptr(), libc::RENAME_NOREPLACE) };
+    let done = unsafe { libc::renameat2(libc::AT_FDCWD, c_from.as_ptr(), libc::AT_FDCWD, c_to.as_ptr(), libc::RENAME_NOREPLACE) };
     if done == 0 {
         return Ok(());
     }

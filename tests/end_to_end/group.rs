@@ -168,7 +168,17 @@ const MEMBER: [&str; 4] = [
 
 #[test]
 fn members_come_go_and_die_and_every_record_is_there_once() {
-    let group = Group::new(6, 24_000, &MEMBER);
+    members_come_go_and_die(&[]);
+}
+
+/// Seven topic partitions: more than one file of bronze in a commit.
+#[test]
+fn members_share_a_bronze_of_text_files() {
+    members_come_go_and_die(&["bronze.format=hive"]);
+}
+
+fn members_come_go_and_die(settings: &[&str]) {
+    let group = Group::new(7, 24_000, &[&MEMBER[..], settings].concat());
     let mut first = group.start("first", &["source.kafka.group_instance_id=first"]);
     first.wait_for("maintaining a gold table");
     let mut second = group.start("second", &[]);

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Iterator, Optional
 
 BEGIN, END = "<!-- engines: begin -->", "<!-- engines: end -->"
-COLUMNS = ("bronze", "silver", "rejected", "gold", "view", "its writes")
+COLUMNS = ("bronze", "bronze as text", "silver", "rejected", "gold", "view", "its writes")
 SWAPS = {"false": "compare-and-swap", "true": "lock"}
 
 # What an engine can't do, whatever lakesmith writes. Each is seen to fail by a test, so that a release that can do it is noticed.
