@@ -294,7 +294,16 @@ fn give_the_lock_back(group: &Group) {
 
 #[test]
 fn of_two_daemons_by_mistake_the_slower_says_what_happens() {
-    let group = Group::new(3, 12_000, &["pipeline.commit_interval=300ms"]);
+    two_daemons_by_mistake(&[]);
+}
+
+#[test]
+fn of_two_daemons_with_text_files_by_mistake_the_slower_says_what_happens() {
+    two_daemons_by_mistake(&["bronze.format=hive"]);
+}
+
+fn two_daemons_by_mistake(settings: &[&str]) {
+    let group = Group::new(3, 12_000, &[&["pipeline.commit_interval=300ms"], settings].concat());
     let mut daemons = ["one", "two"].map(|name| group.start(name, &[&*format!("pipeline.name={name}")]));
     for daemon in &mut daemons {
         daemon.wait_for("reading continues where bronze ends");
