@@ -24,6 +24,8 @@ pub enum Window {
     BronzeFilesWritten,
     /// All files of a cycle, the metadata of each table too, are durable.
     BronzeMetadataWritten,
+    /// Bronze in plain Hive form: the commit is made, its file has not got its name.
+    BronzeClaimed,
     BronzeSwapped,
     SilverSwapped,
     RejectedSwapped,
@@ -40,10 +42,11 @@ pub enum Window {
 }
 
 impl Window {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::TablesCreated,
         Self::BronzeFilesWritten,
         Self::BronzeMetadataWritten,
+        Self::BronzeClaimed,
         Self::BronzeSwapped,
         Self::SilverSwapped,
         Self::RejectedSwapped,
@@ -60,6 +63,7 @@ impl Window {
             Self::TablesCreated => "start:tables-created",
             Self::BronzeFilesWritten => "bronze:files-written",
             Self::BronzeMetadataWritten => "bronze:metadata-written",
+            Self::BronzeClaimed => "bronze:claimed",
             Self::BronzeSwapped => "bronze:swapped",
             Self::SilverSwapped => "silver:swapped",
             Self::RejectedSwapped => "rejected:swapped",

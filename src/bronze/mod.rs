@@ -3,13 +3,26 @@
 //! A batch of records as read ([`crate::record::RawBatch`]) already has the columns of the table, so this module only says what they are
 //! and how they are best stored. The table is not partitioned: it is read by offsets, and files hold narrow ranges of them anyway.
 //!
+//! The table is an Iceberg table, or a plain Hive table of JSON lines ([`TextTable`]); [`BronzeTable`] is either.
+//!
 //! *Invariants*: an empty value, a null value and one that is no text are records like any other.
+
+mod file_name;
+mod json_lines;
+mod table;
+mod text_commit;
+mod text_table;
+#[cfg(test)]
+mod text_tests;
 
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use iceberg::arrow::arrow_schema_to_schema_auto_assign_ids;
 use serde::{Deserialize, Serialize};
+
+pub use table::{BronzeBatch, BronzeFiles, BronzePreparation, BronzePrepared, BronzeSpec, BronzeTable, BronzeWriter};
+pub use text_table::{COMMIT_LOG, TextSpec, TextTable, is_text_table};
 
 use crate::record::{HEADERS, INGESTED_AT, KEY, OFFSET, PARTITION, TIMESTAMP, TOPIC, VALUE, raw_schema};
 
@@ -21,11 +34,22 @@ pub struct BronzeSettings {
     pub table: String,
     /// Directory of the table; a relative one stands below the warehouse. Default: chosen from the warehouse and the table's name.
     pub location: Option<String>,
+    /// `iceberg`, or `hive`: JSON text files, one for each commit. Default: iceberg.
+    pub format: BronzeFormat,
+}
+
+/// The form of the bronze table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BronzeFormat {
+    #[default]
+    Iceberg,
+    Hive,
 }
 
 impl Default for BronzeSettings {
     fn default() -> Self {
-        Self { table: "bronze".into(), location: None }
+        Self { table: "bronze".into(), location: None, format: BronzeFormat::default() }
     }
 }
 

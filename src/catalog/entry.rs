@@ -46,9 +46,8 @@ pub(super) fn is_iceberg(entry: &HiveTable) -> bool {
 /// The metadata file that an entry points to; an error for an entry that is no Iceberg table.
 pub(super) fn metadata_location(ident: &TableIdent, entry: &HiveTable) -> Result<String> {
     if !is_iceberg(entry) {
-        return Err(
-            Error::stop(format!("{ident} is not an Iceberg table")).hint("choose another table name, or drop what is there")
-        );
+        return Err(Error::stop(format!("{ident} is not an Iceberg table"))
+            .hint("choose another table name, or drop what is there; bronze as JSON text needs bronze.format = \"hive\""));
     }
     match entry.parameter(METADATA_LOCATION) {
         Some(location) => Ok(location.to_owned()),

@@ -7,6 +7,7 @@ use iceberg::TableIdent;
 use super::Outcome;
 use super::global::GlobalArguments;
 use super::page::{self, Page, number};
+use crate::bronze::{BronzeFormat, TextTable};
 use crate::catalog::Lakehouse;
 use crate::checkpoint::{Checkpoint, Coverage, PartitionId};
 use crate::config::Config;
@@ -144,6 +145,13 @@ async fn show(config: &Config, lakehouse: &Lakehouse, only: Option<&str>) -> Res
             continue;
         }
         let ident = TableIdent::from_strs([config.tables.database.as_str(), &name])?;
+        if is_text(config, &name) {
+            text.push(match TextTable::open(lakehouse.catalog(), &ident).await? {
+                None => format!("{ident}: not there yet"),
+                Some(table) => describe_text(&table)?,
+            });
+            continue;
+        }
         text.push(match LakeTable::open(lakehouse.catalog(), &ident).await? {
             None => format!("{ident}: not there yet"),
             Some(table) => describe(&offsets::inspect(&table)?),
@@ -189,6 +197,22 @@ fn describe(report: &OffsetsReport) -> String {
     text.trim_end().to_string()
 }
 
+/// Bronze in plain Hive form has one side only: its newest commit.
+fn describe_text(table: &TextTable) -> Result<String> {
+    let ident = table.ident();
+    Ok(match table.checkpoint()? {
+        None => format!("{ident}: no records yet"),
+        Some(checkpoint) => {
+            format!("{ident}: topic {}, goes on at\n{}", checkpoint.topic, positions(&checkpoint.partitions))
+        }
+    })
+}
+
+/// Whether a table is bronze in plain Hive form.
+fn is_text(config: &Config, name: &str) -> bool {
+    config.bronze.format == BronzeFormat::Hive && name == config.bronze.table
+}
+
 fn positions(partitions: &BTreeMap<PartitionId, Coverage>) -> String {
     let mut page = Page::new(["partition", "first offset", "next offset", "records"]).right(0..4);
     for (partition, coverage) in partitions {
@@ -213,6 +237,12 @@ async fn open(config: &Config, lakehouse: &Lakehouse, named: &str) -> Result<Lak
         return Err(unknown(config, named));
     }
     let ident = TableIdent::from_strs([config.tables.database.as_str(), &name])?;
+    if is_text(config, &name) {
+        return Err(Error::config(format!(
+            "the offsets of {ident} are in the names of its files, and cannot be set (bronze.format = \"hive\")"
+        ))
+        .hint("a deleted file can be put back; to read the topic anew, give the pipeline new table names"));
+    }
     let missing = || Error::failed(format!("table {ident} does not exist")).hint("`lakesmith run` creates it");
     LakeTable::open(lakehouse.catalog(), &ident).await?.ok_or_else(missing)
 }

@@ -66,6 +66,7 @@ fn layers(config: &Config) -> Result<Layers> {
     let plans = config.gold.iter().map(|gold| GoldPlan::new(gold, silver.arrow_schema()));
     Ok(Layers {
         bronze: ident(&config.bronze.table)?,
+        bronze_format: config.bronze.format,
         silver: ident(&config.silver.table)?,
         rejected: ident(&config.silver.rejected_table())?,
         gold: plans.collect::<Result<_>>()?,

@@ -113,7 +113,8 @@ fn named(config: &Config, named: &str) -> Result<(Names, Layer)> {
             .hint(format!("name one of {}; rejected records follow silver", known.join(", "))));
     };
     let (bronze, silver) = (config.bronze.table.clone(), config.silver.table.clone());
-    Ok((Names { database: config.tables.database.clone(), bronze, silver, gold: gold.unwrap_or_default() }, layer))
+    let (database, bronze_format) = (config.tables.database.clone(), config.bronze.format);
+    Ok((Names { database, bronze, bronze_format, silver, gold: gold.unwrap_or_default() }, layer))
 }
 
 /// The instant that a text stands for, in UTC.

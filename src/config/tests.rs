@@ -96,6 +96,18 @@ fn every_setting_says_which_layer_it_came_from() {
 }
 
 #[test]
+fn no_table_lies_below_bronze_s_text_files() {
+    let below = ["silver.location=datalake/bronze/amazon_sales/silver"];
+    Config::load(&sources(preset(), &[], &below)).unwrap();
+    let found = problems(&sources(preset(), &[], &[below[0], "bronze.format=hive"]));
+    assert!(found.contains("silver.location: it is below bronze's directory"), "{found}");
+    let other = problems(&sources(preset(), &[], &["bronze.format=orc"]));
+    assert!(other.contains("bronze.format") && other.contains("hive"), "{other}");
+    let beside = ["bronze.format=hive", "silver.location=datalake/bronze/amazon_sales_silver"];
+    Config::load(&sources(preset(), &[], &beside)).unwrap();
+}
+
+#[test]
 fn hadoop_s_files_speak_where_nobody_else_does() {
     let directory = tempfile::tempdir().unwrap();
     let site = |name: &str, key: &str, value: &str| {

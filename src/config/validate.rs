@@ -9,6 +9,7 @@ use super::Config;
 use super::problem::Problem;
 use super::sources::path_of;
 use super::tree::{Node, Origin};
+use crate::bronze::BronzeFormat;
 use crate::error::{Error, Result};
 use crate::gold::GoldPlan;
 use crate::silver::SilverPlan;
@@ -19,6 +20,7 @@ pub(super) fn validate(config: &Config, origins: &Node) -> Vec<Problem> {
     check.limits(config);
     check.note("source", config.source.validate());
     check.names(config);
+    check.nothing_below_text(config);
     check.layers(config);
     check.problems
 }
@@ -96,6 +98,24 @@ impl Check<'_> {
             {
                 let message = format!("{location} is also the directory of {other}");
                 self.problem(&format!("{path}.location"), message, Some("give each table a directory of its own"));
+            }
+        }
+    }
+
+    /// Hive reads a directory of text files with everything below it, or refuses to.
+    fn nothing_below_text(&mut self, config: &Config) {
+        let Some(bronze) = config.bronze.location.as_ref().filter(|_| config.bronze.format == BronzeFormat::Hive) else { return };
+        let bronze = format!("{}/", config.location(bronze));
+        let mut others = vec![
+            ("silver".to_string(), config.silver.location.clone()),
+            ("silver.rejected".to_string(), config.silver.rejected.location.clone()),
+        ];
+        others.extend(config.gold.iter().enumerate().map(|(index, gold)| (format!("gold.{index}"), Some(gold.location.clone()))));
+        for (path, location) in others {
+            if location.is_some_and(|location| config.location(&location).starts_with(&bronze)) {
+                let message =
+                    format!("it is below bronze's directory {bronze}, which Hive reads as a whole (bronze.format = \"hive\")");
+                self.problem(&format!("{path}.location"), message, Some("give each table a directory beside the others"));
             }
         }
     }

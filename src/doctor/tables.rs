@@ -4,6 +4,7 @@ use chrono::Utc;
 use iceberg::TableIdent;
 
 use super::Check;
+use crate::bronze::{BronzeFormat, TextTable};
 use crate::catalog::Lakehouse;
 use crate::error::{Context, Result};
 use crate::gold::maintainer_lock;
@@ -23,7 +24,12 @@ pub(super) async fn check(definition: &Definition, lakehouse: &Lakehouse, origin
     let rejected = definition.silver.rejected_table();
     for name in [&definition.bronze.table, &definition.silver.table, &rejected] {
         let what = format!("{database}.{name}");
-        checks.push(match iceberg_table(lakehouse, database, name, origin).await {
+        let is_text = *name == definition.bronze.table && definition.bronze.format == BronzeFormat::Hive;
+        let found = match is_text {
+            true => text_table(lakehouse, database, name, origin).await,
+            false => iceberg_table(lakehouse, database, name, origin).await,
+        };
+        checks.push(match found {
             Ok(found) => Check::ok(AREA, what, found),
             Err(error) => Check::failed(AREA, what, &error),
         });
@@ -57,6 +63,17 @@ async fn iceberg_table(lakehouse: &Lakehouse, database: &str, name: &str, origin
     let snapshots = table.metadata().snapshots().len();
     let protection = catalog.protection(&ident).await.context("commits would not be protected")?;
     Ok(format!("{records} records, {snapshots} snapshots, commits are protected by {protection}"))
+}
+
+/// The same of bronze in plain Hive form.
+async fn text_table(lakehouse: &Lakehouse, database: &str, name: &str, origin: Option<&Origin>) -> Result<String> {
+    let ident = TableIdent::from_strs([database, name])?;
+    let Some(table) = TextTable::open(lakehouse.catalog(), &ident).await? else { return Ok(NOT_THERE.to_owned()) };
+    if let Some(origin) = origin {
+        table.ensure_same_source(origin)?;
+    }
+    let records = table.checkpoint()?.unwrap_or_default().records();
+    Ok(format!("{records} records, commits are protected by a rename that does not replace"))
 }
 
 fn held(lock: &TableLock) -> Check {

@@ -1,11 +1,11 @@
 //! The table and the view that a plan asks for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::GoldPlan;
 use super::progress::{DEFINITION, EPOCH, REVISION, Revision};
 use crate::error::{Error, Result};
-use crate::hive::{HiveTableSpec, HiveViewSpec, ViewColumn, hive_columns};
+use crate::hive::{FileFormat, HiveTableSpec, HiveViewSpec, ViewColumn, hive_columns};
 use crate::metastore::FieldSchema;
 
 impl GoldPlan {
@@ -15,6 +15,8 @@ impl GoldPlan {
         Ok(HiveTableSpec {
             database: database.to_string(),
             name: self.settings().table.clone(),
+            format: FileFormat::Parquet,
+            serde_parameters: BTreeMap::new(),
             location: location.trim_end_matches('/').to_string(),
             columns: hive_columns(self.schema())?,
             partition_keys: self.partition_keys(),

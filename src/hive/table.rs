@@ -8,22 +8,66 @@ use crate::error::{Context, Error, Result};
 use crate::metastore::{FieldSchema, HiveDatabase, HiveTable, Metastore, MetastoreError};
 use crate::storage::Storages;
 
-const INPUT_FORMAT: &str = "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat";
-const OUTPUT_FORMAT: &str = "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat";
-const SERDE: &str = "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe";
+/// How the files of a table are read and written, in Hive's classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFormat {
+    Parquet,
+    /// One JSON object per line. Of the SerDes for it this is the one that Trino knows as well; Hive has to be given its jar
+    /// (`hive-hcatalog-core`), and Spark reads with its own source, which the table's parameters name.
+    JsonText,
+}
 
-/// An external, partitioned Parquet table as it should be.
+struct Classes {
+    /// For people.
+    name: &'static str,
+    input_format: &'static str,
+    output_format: &'static str,
+    serde: &'static str,
+}
+
+const PARQUET: Classes = Classes {
+    name: "Parquet",
+    input_format: "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
+    output_format: "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
+    serde: "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
+};
+const JSON_TEXT: Classes = Classes {
+    name: "JSON text",
+    input_format: "org.apache.hadoop.mapred.TextInputFormat",
+    output_format: "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat",
+    serde: "org.apache.hive.hcatalog.data.JsonSerDe",
+};
+
+impl FileFormat {
+    fn classes(self) -> &'static Classes {
+        match self {
+            Self::Parquet => &PARQUET,
+            Self::JsonText => &JSON_TEXT,
+        }
+    }
+
+    /// The format of an entry's files; none for one that is neither.
+    pub fn of(entry: &HiveTable) -> Option<Self> {
+        let serde = entry.serde_library();
+        [Self::Parquet, Self::JsonText].into_iter().find(|format| serde == Some(format.classes().serde))
+    }
+}
+
+/// An external table as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HiveTableSpec {
     pub database: String,
     pub name: String,
     /// Directory of the table, a full URI.
     pub location: String,
+    pub format: FileFormat,
     /// Columns of the files; names in lower case.
     pub columns: Vec<FieldSchema>,
     pub partition_keys: Vec<FieldSchema>,
     /// Parameters that a new table gets.
     pub parameters: BTreeMap<String, String>,
+    /// Parameters of the SerDe, beside those that every table has.
+    pub serde_parameters: BTreeMap<String, String>,
 }
 
 impl HiveTableSpec {
@@ -33,8 +77,12 @@ impl HiveTableSpec {
         table.set_location(&self.location);
         table.set_columns(&self.columns);
         table.set_partition_keys(&self.partition_keys);
-        table.set_formats(INPUT_FORMAT, OUTPUT_FORMAT, SERDE);
+        let classes = self.format.classes();
+        table.set_formats(classes.input_format, classes.output_format, classes.serde);
         table.set_serde_parameter("serialization.format", "1");
+        for (key, value) in &self.serde_parameters {
+            table.set_serde_parameter(key, value);
+        }
         for (key, value) in &self.parameters {
             table.set_parameter(key, value);
         }
@@ -56,8 +104,9 @@ impl HiveTableSpec {
         {
             return Err(stop(format!("is of the type {}, not an external table", entry.table_type())));
         }
-        if entry.serde_library() != Some(SERDE) {
-            return Err(stop(format!("is stored as {}, not as Parquet", entry.serde_library().unwrap_or("nothing"))));
+        if FileFormat::of(entry) != Some(self.format) {
+            let (found, wanted) = (entry.serde_library().unwrap_or("nothing"), self.format.classes().name);
+            return Err(stop(format!("is stored as {found}, not as {wanted}")));
         }
         let keys = |keys: &[FieldSchema]| {
             keys.iter().map(|key| format!("{} {}", key.name, key.hive_type)).collect::<Vec<_>>().join(", ")
@@ -138,9 +187,11 @@ mod tests {
             database: "lake".into(),
             name: "gold".into(),
             location: "file:///lake/gold".into(),
+            format: FileFormat::Parquet,
             columns: vec![FieldSchema::new("window_start", "timestamp"), FieldSchema::new("total", "decimal(38,2)")],
             partition_keys: vec![FieldSchema::new("window_date", "string")],
             parameters: BTreeMap::from([("lakesmith.epoch".into(), "0".into())]),
+            serde_parameters: BTreeMap::new(),
         }
     }
 
@@ -149,8 +200,16 @@ mod tests {
         let entry = spec().entry("me");
         spec().ensure_matches(&entry).unwrap();
         assert_eq!((entry.table_type(), entry.parameter("EXTERNAL")), ("EXTERNAL_TABLE", Some("TRUE")));
-        assert_eq!((entry.input_format(), entry.output_format()), (Some(INPUT_FORMAT), Some(OUTPUT_FORMAT)));
+        assert_eq!((entry.input_format(), entry.output_format()), (Some(PARQUET.input_format), Some(PARQUET.output_format)));
         assert_eq!(entry.location(), Some("file:///lake/gold"));
+    }
+
+    #[test]
+    fn a_table_of_another_format_is_refused() {
+        let json = HiveTableSpec { format: FileFormat::JsonText, ..spec() };
+        json.ensure_matches(&json.entry("me")).unwrap();
+        assert!(json.ensure_matches(&spec().entry("me")).unwrap_err().chain().contains("not as JSON text"));
+        assert_eq!(FileFormat::of(&json.entry("me")), Some(FileFormat::JsonText));
     }
 
     #[test]

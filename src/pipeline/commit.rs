@@ -3,11 +3,13 @@
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
+use iceberg::TableIdent;
 use tracing::info;
 
 use super::tally::{CommitStats, Tally};
+use crate::bronze::{BronzeBatch, BronzePreparation, BronzePrepared, BronzeTable};
 use crate::catalog::{CommitOutcome, Rejection};
-use crate::checkpoint::Delta;
+use crate::checkpoint::{Checkpoint, Delta};
 use crate::error::{Error, Result};
 use crate::storage::CloseBarrier;
 use crate::table::{Append, Appended, LakeTable, Preparation, Prepared};
@@ -32,6 +34,39 @@ pub(super) struct CommitLine {
     snapshot: i64,
 }
 
+/// A table as a place that others may have moved.
+pub(super) trait Place {
+    fn ident(&self) -> &TableIdent;
+    fn last_writer(&self) -> Option<String>;
+    fn checkpoint(&self) -> Result<Option<Checkpoint>>;
+    async fn refresh(&mut self) -> Result<()>;
+}
+
+macro_rules! place {
+    ($table:ty) => {
+        impl Place for $table {
+            fn ident(&self) -> &TableIdent {
+                <$table>::ident(self)
+            }
+
+            fn last_writer(&self) -> Option<String> {
+                <$table>::last_writer(self)
+            }
+
+            fn checkpoint(&self) -> Result<Option<Checkpoint>> {
+                <$table>::checkpoint(self)
+            }
+
+            async fn refresh(&mut self) -> Result<()> {
+                <$table>::refresh(self).await
+            }
+        }
+    };
+}
+
+place!(LakeTable);
+place!(BronzeTable);
+
 /// Writes a batch's metadata. A batch that doesn't begin where the table ends is a transient error: the tables must be read again.
 pub(super) async fn prepare(table: &mut LakeTable, append: Append, barrier: &CloseBarrier) -> Result<Ready> {
     let stats = CommitStats {
@@ -50,7 +85,7 @@ pub(super) async fn prepare(table: &mut LakeTable, append: Append, barrier: &Clo
 }
 
 /// The error for a table that another writer, or a pointer that went back, has moved away from where this daemon thought it was.
-pub(super) fn moved_on(table: &LakeTable, found: impl Display) -> Error {
+pub(super) fn moved_on(table: &impl Place, found: impl Display) -> Error {
     let writer = table.last_writer().unwrap_or_else(|| "nobody that is known".to_owned());
     Error::transient(format!("table {} is not where this daemon left it: {found}; its last writer was {writer}", table.ident()))
         .hint("does another lakesmith run on the same tables, or did somebody put its entry back? this one continues from where the table is")
@@ -92,6 +127,52 @@ impl Ready {
     /// Gives the batch up before its swap.
     pub async fn discard(self, table: &LakeTable) {
         if let Step::Swap(prepared) = self.step {
+            prepared.discard(table).await;
+        }
+    }
+}
+
+/// Bronze's batch, prepared.
+pub(super) struct BronzeReady {
+    /// The snapshot where an earlier attempt of the same batch had landed.
+    step: Result<BronzePrepared, i64>,
+    line: CommitLine,
+}
+
+impl BronzeReady {
+    /// As [`prepare`], for bronze in either form.
+    pub async fn prepare(table: &mut BronzeTable, batch: BronzeBatch, barrier: &CloseBarrier, busy: Duration) -> Result<Self> {
+        let started = Instant::now();
+        let files = &batch.files;
+        let stats = CommitStats { rows: files.rows(), files: files.len() as u64, bytes: files.size_bytes(), busy };
+        let mut line = CommitLine { table: table.ident().to_string(), delta: batch.delta.clone(), stats, snapshot: 0 };
+        let step = match table.prepare(batch, barrier).await? {
+            BronzePreparation::Ready(prepared) => Ok(prepared),
+            BronzePreparation::Landed(snapshot) => Err(snapshot),
+            BronzePreparation::Mismatch(mismatch) => return Err(moved_on(table, mismatch)),
+        };
+        line.stats.busy += started.elapsed();
+        Ok(Self { step, line })
+    }
+
+    /// Makes the commit. Await the barrier before.
+    pub async fn swap(self, table: &mut BronzeTable) -> Result<CommitLine> {
+        let started = Instant::now();
+        let mut line = self.line;
+        line.snapshot = match self.step {
+            Ok(prepared) => match prepared.swap(table).await {
+                CommitOutcome::Rejected(Rejection::Offsets(mismatch)) => return Err(moved_on(table, mismatch)),
+                outcome => outcome.into_result(&line.table)?,
+            },
+            Err(landed) => landed,
+        };
+        line.stats.busy += started.elapsed();
+        Ok(line)
+    }
+
+    /// Gives the batch up before its swap.
+    pub async fn discard(self, table: &BronzeTable) {
+        if let Ok(prepared) = self.step {
             prepared.discard(table).await;
         }
     }

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use iceberg::TableIdent;
 use tracing::{debug, warn};
 
 use super::session::{LAG_WAIT, Session};
@@ -20,7 +21,6 @@ use crate::completeness::{Completeness, Evidence, Sighting, covers, gain};
 use crate::error::Result;
 use crate::retry::with_deadline;
 use crate::source::now_us;
-use crate::table::LakeTable;
 
 impl Session<'_> {
     /// Where the source ends now; none if it doesn't say so soon.
@@ -69,7 +69,7 @@ impl Session<'_> {
             return;
         }
         if let Err(error) = self.state_bronze().await {
-            tell(&self.bronze, &error);
+            tell(self.bronze.ident(), &error);
         }
         let (bronze, shared) = (&self.bronze, self.share.is_shared());
         let Some(stage) = self.silver.live() else { return };
@@ -87,7 +87,7 @@ impl Session<'_> {
         };
         let stated: Result<()> = stated.await;
         if let Err(error) = stated {
-            tell(&stage.silver, &error);
+            tell(stage.silver.ident(), &error);
         }
     }
 
@@ -121,6 +121,6 @@ impl Session<'_> {
     }
 }
 
-fn tell(table: &LakeTable, error: &crate::error::Error) {
-    warn!(table = %table.ident(), error = %error.chain(), "the time up to which the table is complete could not be stated; it will be tried again");
+fn tell(table: &TableIdent, error: &crate::error::Error) {
+    warn!(%table, error = %error.chain(), "the time up to which the table is complete could not be stated; it will be tried again");
 }

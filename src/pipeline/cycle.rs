@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::fates::ensure_undecided;
 use super::positions::{beyond, count_rows, raise_highest};
+use crate::bronze::{BronzeFiles as Files, BronzeWriter};
 use crate::checkpoint::{Delta, PartitionId};
 use crate::error::{Error, Result};
 use crate::record::RawBatch;
@@ -29,7 +30,7 @@ const LANE_QUEUE_BATCHES: usize = 2;
 
 /// Bronze's files of a cycle.
 pub(super) struct BronzeFiles {
-    pub files: DataFiles,
+    pub files: Files,
     pub busy: Duration,
 }
 
@@ -168,7 +169,7 @@ impl<T> Lane<T> {
     }
 }
 
-fn bronze_lane(mut writer: DataWriter) -> Lane<BronzeFiles> {
+fn bronze_lane(mut writer: BronzeWriter) -> Lane<BronzeFiles> {
     let (queue, mut batches) = mpsc::channel::<Arc<RawBatch>>(LANE_QUEUE_BATCHES);
     let task = tokio::spawn(async move {
         let mut busy = Duration::ZERO;
@@ -227,7 +228,7 @@ impl OpenCycle {
     pub fn open(
         barrier: CloseBarrier,
         deadline: Instant,
-        bronze: Vec<DataWriter>,
+        bronze: Vec<BronzeWriter>,
         silver: Option<(Vec<SilverEncoder>, BTreeMap<PartitionId, i64>)>,
     ) -> Self {
         let silver = silver.map_or_else(Vec::new, |(encoders, next_offsets)| {

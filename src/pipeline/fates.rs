@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::commit::prepare;
 use super::positions::{count_rows, recount};
 use super::silver_stage::SilverStage;
+use crate::bronze::BronzeTable;
 use crate::checkpoint::{Checkpoint, Delta, OffsetRange, PartitionId};
 use crate::error::{Context, Error, Result};
 use crate::record::{RawBatch, as_raw, coordinates};
@@ -103,7 +104,7 @@ impl SilverStage {
 
     /// Commits the rejected records that rejected lacks: those of bronze that are not in silver. What bronze itself does not have yet,
     /// because its pointer went back, is left for later.
-    pub async fn complete_rejected(&mut self, bronze: &LakeTable) -> Result<()> {
+    pub async fn complete_rejected(&mut self, bronze: &BronzeTable) -> Result<()> {
         let input = bronze.checkpoint()?.unwrap_or_default();
         let reach = |(partition, range): (PartitionId, OffsetRange)| {
             let end = range.end.min(input.next_offset(partition).unwrap_or(range.start));

@@ -17,11 +17,13 @@ use tracing::{debug, info, warn};
 use super::positions::distance;
 use super::session::Session;
 use super::share::Share;
+use crate::bronze::{BronzeBatch, BronzePreparation, BronzeTable};
+use crate::catalog::{CommitOutcome, Rejection};
 use crate::checkpoint::{Coverage, Delta, OffsetRange, PartitionId};
 use crate::error::{Error, Kind, Result};
 use crate::source::{Change, Source};
 use crate::storage::CloseBarrier;
-use crate::table::{Append, DataFiles, LakeTable, Origin, Preparation};
+use crate::table::Origin;
 
 impl Session<'_> {
     /// Answers a change. What was read before has been committed, or, of lost partitions, dropped.
@@ -105,25 +107,24 @@ pub(super) fn share(source: &dyn Source) -> Share {
 
 /// Writes into a table without progress where each partition begins, so that all members begin at the same offsets whenever they come:
 /// who finds a partition that the table doesn't know then knows that it was added later. Another member may be faster.
-pub(super) async fn begin(bronze: &mut LakeTable, source: &dyn Source, origin: &Origin) -> Result<()> {
+pub(super) async fn begin(bronze: &mut BronzeTable, source: &dyn Source, origin: &Origin) -> Result<()> {
     if bronze.checkpoint()?.is_some() {
         return Ok(());
     }
     let nothing = |offset| Coverage { range: OffsetRange::new(offset, offset), records: 0 };
     let partitions = source.beginnings().await?.into_iter().map(|(partition, offset)| (partition, nothing(offset))).collect();
-    let append = Append {
-        files: DataFiles::default(),
+    let batch = BronzeBatch {
+        files: bronze.no_files(),
         delta: Delta { partitions },
         origin: origin.clone(),
         commit_id: uuid::Uuid::now_v7(),
-        input: None,
-        summary: BTreeMap::new(),
+        notes: BTreeMap::new(),
     };
     let barrier = CloseBarrier::new();
-    if let Preparation::Ready(prepared) = bronze.prepare(append, &barrier).await? {
+    if let BronzePreparation::Ready(prepared) = bronze.prepare(batch, &barrier).await? {
         barrier.wait().await?;
         let outcome = prepared.swap(bronze).await;
-        if let crate::catalog::CommitOutcome::Rejected(crate::catalog::Rejection::Offsets(_)) = outcome {
+        if let CommitOutcome::Rejected(Rejection::Offsets(_)) = outcome {
             return Ok(());
         }
         outcome.into_result(bronze.ident())?;

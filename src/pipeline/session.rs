@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::commit::{Ready, prepare, signature};
+use super::commit::{BronzeReady, signature};
 use super::cycle::{BronzeFiles, FilledCycle, OpenCycle};
 use super::lead::Lead;
 use super::positions::{distance, reached};
@@ -21,13 +21,14 @@ use super::share::Share;
 use super::silver_stage::{CommittedRows, SilverReady};
 use super::silver_state::{Patience, Silver};
 use super::tally::Tally;
+use crate::bronze::{BronzeBatch, BronzeTable};
 use crate::checkpoint::{Delta, PartitionId};
 use crate::completeness::Sighting;
 use crate::error::{Context, Result};
 use crate::retry::with_deadline;
 use crate::source::{Change, PollLimits, Source, now_us};
 use crate::storage::CloseBarrier;
-use crate::table::{Append, LakeTable, Origin, WRITER, WriterSettings};
+use crate::table::{Origin, WRITER, WriterSettings};
 use crate::window::Window;
 
 /// The wait for a first record; short, so that new partitions and the end of a bounded run are noticed.
@@ -53,7 +54,7 @@ pub(super) struct Session<'a> {
     pub settings: &'a PipelineSettings,
     pub source: Box<dyn Source>,
     pub origin: Origin,
-    pub bronze: LakeTable,
+    pub bronze: BronzeTable,
     pub bronze_writer: WriterSettings,
     pub silver: Silver,
     pub tally: Tally,
@@ -202,7 +203,8 @@ impl Session<'_> {
     fn open_cycle(&mut self) -> Result<OpenCycle> {
         let barrier = CloseBarrier::new();
         let workers = 0..self.settings.workers;
-        let bronze = workers.clone().map(|_| self.bronze.writer(&self.bronze_writer, &barrier)).collect::<Result<_>>()?;
+        let bronze = workers.clone().take(self.bronze.writers_max());
+        let bronze = bronze.map(|_| self.bronze.writer(&self.bronze_writer, &barrier)).collect::<Result<_>>()?;
         let silver = match self.silver.live() {
             Some(stage) => {
                 let encoders = workers.map(|_| stage.encoder(&barrier)).collect::<Result<_>>()?;
@@ -235,7 +237,9 @@ impl Session<'_> {
         let Self { bronze: table, silver: silver_layer, origin, .. } = self;
         let mut notes = completeness.notes();
         notes.insert(WRITER.to_owned(), signature(&self.settings.name));
-        let bronze_ready = prepare_bronze(table, origin, bronze, delta, notes, commit_id, &barrier);
+        let BronzeFiles { files, busy } = bronze;
+        let batch = BronzeBatch { files, delta, origin: origin.clone(), commit_id, notes };
+        let bronze_ready = BronzeReady::prepare(table, batch, &barrier, busy);
         let silver_ready = async {
             match (silver_files, silver_layer.live()) {
                 (Some(files), Some(stage)) if !silver_ranges.is_empty() => {
@@ -316,18 +320,4 @@ impl Session<'_> {
         let ends = watermarks.into_iter().map(|(partition, range)| (partition, range.end)).collect();
         Some(distance(&self.source.positions(), &self.share.of(ends)))
     }
-}
-
-async fn prepare_bronze(
-    table: &mut LakeTable,
-    origin: &Origin,
-    files: BronzeFiles,
-    delta: Delta,
-    summary: BTreeMap<String, String>,
-    commit_id: Uuid,
-    barrier: &CloseBarrier,
-) -> Result<Ready> {
-    let started = Instant::now();
-    let append = Append { files: files.files, delta, origin: origin.clone(), commit_id, input: None, summary };
-    Ok(prepare(table, append, barrier).await?.took(files.busy + started.elapsed()))
 }

@@ -19,6 +19,7 @@ use super::cycle::{SilverEncoder, SilverFiles};
 use super::positions::recount;
 use super::share::Share;
 use super::tally::Tally;
+use crate::bronze::BronzeTable;
 use crate::catalog::HiveCatalog;
 use crate::checkpoint::{Checkpoint, Delta, OffsetRange, PartitionId};
 use crate::completeness::{COMPLETE_UNTIL, format_instant};
@@ -115,7 +116,7 @@ impl SilverStage {
     }
 
     /// What silver lacks of bronze in the partitions of this process.
-    pub fn lacking(&self, bronze: &LakeTable) -> Result<BTreeMap<PartitionId, OffsetRange>> {
+    pub fn lacking(&self, bronze: &BronzeTable) -> Result<BTreeMap<PartitionId, OffsetRange>> {
         let input = bronze.checkpoint()?.unwrap_or_default();
         Ok(self.parts.share.of(self.checkpoint()?.missing_from(&input)))
     }
@@ -214,7 +215,7 @@ impl SilverStage {
 
     /// Reads what silver lacks from bronze, at most `catch_up_records` offsets of it, and commits it. None when there is nothing to do, or
     /// rejected has to be completed first and bronze is not there yet.
-    pub async fn catch_up(&mut self, bronze: &LakeTable) -> Result<Option<CommittedRows>> {
+    pub async fn catch_up(&mut self, bronze: &BronzeTable) -> Result<Option<CommittedRows>> {
         let ranges = first_offsets_of(self.lacking(bronze)?, self.parts.catch_up_records);
         if ranges.is_empty() || self.lacks_rejected()? {
             return Ok(None);

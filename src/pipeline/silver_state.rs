@@ -16,9 +16,9 @@ use tracing::{error, info, warn};
 
 use super::share::Share;
 use super::silver_stage::{CommittedRows, SilverParts, SilverStage};
+use crate::bronze::BronzeTable;
 use crate::error::{Error, Kind, Result};
 use crate::retry::Backoff;
-use crate::table::LakeTable;
 
 /// Silver's relation to bronze.
 pub(super) enum SilverState {
@@ -49,7 +49,7 @@ impl Silver {
     /// Completes what a crash between silver's and rejected's commit left out, and brings silver level with bronze or on its way there.
     pub async fn open(
         mut stage: SilverStage,
-        bronze: &LakeTable,
+        bronze: &BronzeTable,
         retry: &crate::retry::RetrySettings,
         gold: Vec<mpsc::Sender<CommittedRows>>,
     ) -> Result<Self> {
@@ -99,7 +99,7 @@ impl Silver {
     }
 
     /// Takes over partitions of which nothing is read yet: what their earlier owner left undone comes first. Call it at rest.
-    pub async fn take_over(&mut self, share: Share, bronze: &LakeTable) {
+    pub async fn take_over(&mut self, share: Share, bronze: &BronzeTable) {
         self.give_up(share);
         if let Some(stage) = self.live() {
             let completed = async {
@@ -137,7 +137,7 @@ impl Silver {
 
     /// At a cycle's boundary: moves on from whatever state silver is in. With [`Patience::UntilLevel`] it returns only when silver is
     /// level with bronze or stopped.
-    pub async fn settle(&mut self, bronze: &LakeTable, patience: Patience) {
+    pub async fn settle(&mut self, bronze: &BronzeTable, patience: Patience) {
         loop {
             if self.parts.shutdown.is_cancelled() {
                 return;
@@ -187,14 +187,14 @@ impl Silver {
         }
     }
 
-    async fn reopen(&self, bronze: &LakeTable) -> Result<Box<SilverStage>> {
+    async fn reopen(&self, bronze: &BronzeTable) -> Result<Box<SilverStage>> {
         let mut stage = SilverStage::open(self.parts.clone()).await?;
         stage.complete_rejected(bronze).await?;
         Ok(Box::new(stage))
     }
 
     /// Keeps a stage live, brings it level by a last short step, or sends it to catch up in a task of its own.
-    async fn level(&mut self, mut stage: Box<SilverStage>, bronze: &LakeTable, patience: Patience) -> Result<SilverState> {
+    async fn level(&mut self, mut stage: Box<SilverStage>, bronze: &BronzeTable, patience: Patience) -> Result<SilverState> {
         stage.complete_rejected(bronze).await?;
         let lacking: i64 = stage.lacking(bronze)?.values().map(|range| range.len()).sum();
         if lacking == 0 {
@@ -236,7 +236,7 @@ pub(super) enum Patience {
 /// Steps of catching up until nothing is missing.
 async fn catch_up_all(
     mut stage: Box<SilverStage>,
-    bronze: LakeTable,
+    bronze: BronzeTable,
     gold: Vec<mpsc::Sender<CommittedRows>>,
     shutdown: CancellationToken,
 ) -> (Box<SilverStage>, Result<()>) {
@@ -253,7 +253,7 @@ async fn catch_up_all(
 }
 
 /// Whether another step would bring the stage nearer to bronze.
-fn lacks_input(stage: &SilverStage, bronze: &LakeTable) -> bool {
+fn lacks_input(stage: &SilverStage, bronze: &BronzeTable) -> bool {
     match (stage.lacking(bronze), stage.lacks_rejected()) {
         (Ok(lacking), Ok(false)) => !lacking.is_empty(),
         _ => false,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use iceberg::{NamespaceIdent, TableIdent};
 
 use super::definition::Definition;
-use crate::bronze;
+use crate::bronze::{self, BronzeFormat, BronzeSpec, TextSpec};
 use crate::error::Result;
 use crate::gold::{GoldPlan, GoldSettings};
 use crate::silver::{SilverPlan, rejected};
@@ -29,15 +29,21 @@ fn table_location(storages: &Storages, configured: Option<&str>, database: &str,
 }
 
 /// Bronze as the definition has it.
-pub(super) fn bronze_spec(definition: &Definition, storages: &Storages) -> Result<TableSpec> {
+pub(super) fn bronze_spec(definition: &Definition, storages: &Storages) -> Result<BronzeSpec> {
     let settings = &definition.bronze;
-    Ok(TableSpec {
-        ident: table_ident(definition, &settings.table),
-        location: Some(table_location(storages, settings.location.as_deref(), &definition.tables.database, &settings.table)?),
-        schema: bronze::schema(),
-        partition_by: Vec::new(),
-        properties: BTreeMap::new(),
-        comment: Some("records as read from Kafka: exact bytes and coordinates".into()),
+    let ident = table_ident(definition, &settings.table);
+    let location = table_location(storages, settings.location.as_deref(), &definition.tables.database, &settings.table)?;
+    let comment = "records as read from Kafka: exact bytes and coordinates".to_owned();
+    Ok(match settings.format {
+        BronzeFormat::Hive => BronzeSpec::Text(TextSpec { ident, location, comment }),
+        BronzeFormat::Iceberg => BronzeSpec::Lake(Box::new(TableSpec {
+            ident,
+            location: Some(location),
+            schema: bronze::schema(),
+            partition_by: Vec::new(),
+            properties: BTreeMap::new(),
+            comment: Some(comment),
+        })),
     })
 }
 

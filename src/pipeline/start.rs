@@ -22,7 +22,7 @@ use super::silver_state::Silver;
 use super::specs::{bronze_spec, gold_columns, gold_plans, rejected_spec, silver_spec, writer};
 use super::tally::Tally;
 use super::{RunOptions, Until};
-use crate::bronze;
+use crate::bronze::{self, BronzeSpec, BronzeTable};
 use crate::catalog::{HiveCatalog, Lakehouse};
 use crate::checkpoint::{Checkpoint, OffsetRange, PartitionId};
 use crate::error::Result;
@@ -41,9 +41,9 @@ struct OpenSource {
     watermarks: BTreeMap<PartitionId, OffsetRange>,
 }
 
-/// The Iceberg tables of a pipeline, or what is there of them.
-struct Tables<T> {
-    bronze: T,
+/// The tables of records of a pipeline, or what is there of them.
+struct Tables<B, T> {
+    bronze: B,
     silver: T,
     rejected: T,
 }
@@ -68,16 +68,20 @@ pub(super) async fn open<'a>(
     let (opened, existing) = tokio::join!(open_source(&definition.source), open_tables(catalog, &specs));
     let OpenSource { mut source, origin, watermarks } = opened?;
     let existing = existing?;
-    for table in [&existing.bronze, &existing.silver, &existing.rejected].into_iter().flatten() {
+    for table in [&existing.silver, &existing.rejected].into_iter().flatten() {
         table.ensure_same_source(&origin)?;
     }
-    let known = existing.bronze.as_ref().map(LakeTable::checkpoint).transpose()?.flatten();
+    if let Some(bronze) = &existing.bronze {
+        bronze.ensure_same_source(&origin)?;
+    }
+    let known = existing.bronze.as_ref().map(BronzeTable::checkpoint).transpose()?.flatten();
     let checkpoint =
         known.unwrap_or_else(|| Checkpoint::start(&origin.topic, origin.topic_id.clone(), origin.cluster_id.clone()));
     ensure_partitions_exist(&checkpoint, &watermarks)?;
     source.assign(&checkpoint.next_offsets()).await?;
 
     let Tables { mut bronze, silver, rejected } = create_missing(catalog, existing, &specs).await?;
+    bronze.complete().await?;
     Window::TablesCreated.pass();
     tell_meanwhile(catalog, &definition.tables.database);
     let share = share(&*source);
@@ -150,9 +154,12 @@ async fn open_source(settings: &SourceSettings) -> Result<OpenSource> {
     Ok(OpenSource { source, origin, watermarks })
 }
 
-async fn open_tables(catalog: &HiveCatalog, specs: &Tables<TableSpec>) -> Result<Tables<Option<LakeTable>>> {
+async fn open_tables(
+    catalog: &HiveCatalog,
+    specs: &Tables<BronzeSpec, TableSpec>,
+) -> Result<Tables<Option<BronzeTable>, Option<LakeTable>>> {
     let (bronze, silver, rejected) = tokio::try_join!(
-        LakeTable::open(catalog, &specs.bronze.ident),
+        BronzeTable::open_spec(catalog, &specs.bronze),
         LakeTable::open(catalog, &specs.silver.ident),
         LakeTable::open(catalog, &specs.rejected.ident),
     )?;
@@ -161,19 +168,23 @@ async fn open_tables(catalog: &HiveCatalog, specs: &Tables<TableSpec>) -> Result
 
 async fn create_missing(
     catalog: &HiveCatalog,
-    existing: Tables<Option<LakeTable>>,
-    specs: &Tables<TableSpec>,
-) -> Result<Tables<LakeTable>> {
+    existing: Tables<Option<BronzeTable>, Option<LakeTable>>,
+    specs: &Tables<BronzeSpec, TableSpec>,
+) -> Result<Tables<BronzeTable, LakeTable>> {
+    let create_bronze = async |existing: Option<BronzeTable>| match existing {
+        Some(table) => Ok(table),
+        None => BronzeTable::open_or_create(catalog, &specs.bronze).await,
+    };
     let create = async |existing: Option<LakeTable>, spec| match existing {
         Some(table) => Ok(table),
         None => LakeTable::open_or_create(catalog, spec).await,
     };
     let Tables { bronze, silver, rejected } = existing;
     if bronze.is_none() || silver.is_none() || rejected.is_none() {
-        catalog.ensure_database(specs.bronze.ident.namespace()).await?;
+        catalog.ensure_database(specs.bronze.ident().namespace()).await?;
     }
     let (bronze, silver, rejected) =
-        tokio::try_join!(create(bronze, &specs.bronze), create(silver, &specs.silver), create(rejected, &specs.rejected),)?;
+        tokio::try_join!(create_bronze(bronze), create(silver, &specs.silver), create(rejected, &specs.rejected),)?;
     Ok(Tables { bronze, silver, rejected })
 }
 

@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
-use super::commit::moved_on;
+use super::commit::{Place, moved_on};
 use super::session::Session;
 use super::silver_state::{Patience, Silver};
 use crate::error::{Kind, Result};
-use crate::table::LakeTable;
 
 /// How long a pointer that went back may stay unnoticed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -48,7 +47,7 @@ impl Silver {
 }
 
 /// Reads a table's entry again; fails if it is behind where this daemon left it.
-async fn ensure_in_place(table: &mut LakeTable) -> Result<()> {
+async fn ensure_in_place(table: &mut impl Place) -> Result<()> {
     let left = table.checkpoint()?.unwrap_or_default();
     match table.refresh().await {
         Err(error) if error.kind() == Kind::Transient => {

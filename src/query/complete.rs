@@ -5,6 +5,7 @@
 
 use iceberg::TableIdent;
 
+use crate::bronze::{BronzeFormat, BronzeTable};
 use crate::catalog::HiveCatalog;
 use crate::completeness::{COMPLETE_UNTIL, parse_instant};
 use crate::error::{Context, Error, Result};
@@ -23,6 +24,7 @@ pub enum Layer {
 pub struct Names {
     pub database: String,
     pub bronze: String,
+    pub bronze_format: BronzeFormat,
     pub silver: String,
     /// The gold table in question; empty for another layer.
     pub gold: String,
@@ -34,7 +36,36 @@ pub struct Watch {
     names: Names,
     layer: Layer,
     /// As last read, so that its metadata is read again only when it has moved.
-    table: Option<LakeTable>,
+    table: Option<Watched>,
+}
+
+/// Bronze or silver.
+enum Watched {
+    Bronze(BronzeTable),
+    Silver(Box<LakeTable>),
+}
+
+impl Watched {
+    async fn refresh(&mut self) -> Result<()> {
+        match self {
+            Self::Bronze(table) => table.refresh().await,
+            Self::Silver(table) => table.refresh().await,
+        }
+    }
+
+    /// The time that the table states.
+    fn stated(&self) -> Result<Option<i64>> {
+        let (ident, until_ms, checkpoint) = match self {
+            Self::Bronze(table) => (table.ident(), table.completeness().until_ms, table.checkpoint()),
+            Self::Silver(table) => (table.ident(), table.completeness().until_ms, table.checkpoint()),
+        };
+        match checkpoint {
+            Ok(_) => Ok(until_ms),
+            Err(contradiction) => Err(Error::stop(format!("what table {ident} states about its time does not hold"))
+                .hint("see `lakesmith offsets show`")
+                .caused_by(contradiction)),
+        }
+    }
 }
 
 impl Watch {
@@ -65,13 +96,21 @@ impl Watch {
                 } else {
                     self.table = self.open(self.layer).await?;
                 }
-                self.table.as_ref().map_or(Ok(None), stated)
+                self.table.as_ref().map_or(Ok(None), Watched::stated)
             }
         }
     }
 
-    async fn open(&self, layer: Layer) -> Result<Option<LakeTable>> {
-        LakeTable::open(&self.catalog, &TableIdent::from_strs([self.names.database.as_str(), self.table_of(layer)])?).await
+    async fn open(&self, layer: Layer) -> Result<Option<Watched>> {
+        let ident = TableIdent::from_strs([self.names.database.as_str(), self.table_of(layer)])?;
+        Ok(match layer {
+            Layer::Bronze => self.bronze(&ident).await?.map(Watched::Bronze),
+            _ => LakeTable::open(&self.catalog, &ident).await?.map(|table| Watched::Silver(Box::new(table))),
+        })
+    }
+
+    async fn bronze(&self, ident: &TableIdent) -> Result<Option<BronzeTable>> {
+        BronzeTable::open(&self.catalog, ident, self.names.bronze_format).await
     }
 
     async fn gold(&self) -> Result<Option<i64>> {
@@ -85,7 +124,7 @@ impl Watch {
     pub async fn held_back_by(&self) -> Result<Option<String>> {
         let mut own_ms = match self.layer {
             Layer::Gold => self.gold().await?,
-            Layer::Bronze | Layer::Silver => self.open(self.layer).await?.as_ref().map_or(Ok(None), stated)?,
+            Layer::Bronze | Layer::Silver => self.open(self.layer).await?.as_ref().map_or(Ok(None), Watched::stated)?,
         };
         let inputs: &[Layer] = match self.layer {
             Layer::Gold => &[Layer::Silver, Layer::Bronze],
@@ -97,28 +136,19 @@ impl Watch {
             let Some(table) = self.open(*input).await? else {
                 return Ok(Some(format!("there is no table {} yet", self.table_of(*input))));
             };
-            let input_ms = stated(&table)?;
+            let input_ms = table.stated()?;
             // Within a second the two are on their way to each other.
             if input_ms > own_ms.map(|own_ms| own_ms.saturating_add(1_000)) {
                 return Ok(Some(format!("{} has not taken in all that {} has", self.table_of(above), self.table_of(*input))));
             }
             (own_ms, above) = (input_ms, *input);
         }
-        let Some(bronze) = self.open(Layer::Bronze).await? else { return Ok(Some("there is no bronze table yet".to_owned())) };
+        let ident = TableIdent::from_strs([self.names.database.as_str(), self.names.bronze.as_str()])?;
+        let Some(bronze) = self.bronze(&ident).await? else { return Ok(Some("there is no bronze table yet".to_owned())) };
         let Some(checkpoint) = bronze.checkpoint()? else { return Ok(Some("no record was read yet".to_owned())) };
         Ok(bronze.completeness().slowest(&checkpoint).map(|(partition, time)| match time {
             None => format!("nothing is known yet of the times in partition {partition}"),
             Some(time) => format!("partition {partition} was read up to {}", crate::completeness::format_instant(time)),
         }))
-    }
-}
-
-fn stated(table: &LakeTable) -> Result<Option<i64>> {
-    let until_ms = table.completeness().until_ms;
-    match table.checkpoint() {
-        Ok(_) => Ok(until_ms),
-        Err(contradiction) => Err(Error::stop(format!("what table {} states about its time does not hold", table.ident()))
-            .hint("see `lakesmith offsets show`")
-            .caused_by(contradiction)),
     }
 }

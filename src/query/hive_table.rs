@@ -1,4 +1,5 @@
-//! A plain Hive table of Parquet files as DataFusion reads it: the partitions at their current locations, as the metastore has them.
+//! A plain Hive table of Parquet files or JSON lines as DataFusion reads it: the partitions at their current locations, as the metastore has
+//! them.
 //!
 //! Partitions that a filter on partition columns excludes are neither listed nor opened. Column names are matched without regard to case
 //! (the metastore knows `totalorders`, the file `TotalOrders`); INT96 timestamps become microseconds.
@@ -19,8 +20,9 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, JsonSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
@@ -34,6 +36,7 @@ use object_store::ObjectMeta;
 
 use super::hive_type::arrow_type;
 use crate::error::Error;
+use crate::hive::FileFormat;
 use crate::metastore::{FieldSchema, HivePartition, HiveTable};
 use crate::storage::{Depth, Storages};
 
@@ -49,6 +52,7 @@ struct Partition {
 pub struct HiveTableProvider {
     name: String,
     storages: Storages,
+    format: FileFormat,
     /// Columns of the files, then the partition columns.
     schema: SchemaRef,
     partition_columns: Vec<FieldRef>,
@@ -75,7 +79,12 @@ impl HiveTableProvider {
             true => vec![whole],
             false => partitions.iter().map(|partition| typed(&name, partition, &partition_columns)).collect::<Result<_, _>>()?,
         };
-        Ok(Self { name, storages, schema, partition_columns, partitions })
+        let format = FileFormat::of(table).ok_or_else(|| {
+            let serde = table.serde_library().unwrap_or("nothing");
+            Error::failed(format!("table {name} cannot be read: it is stored as {serde}"))
+                .hint("Parquet and JSON lines can be read")
+        })?;
+        Ok(Self { name, storages, format, schema, partition_columns, partitions })
     }
 
     fn is_about_partitions(&self, filter: &Expr) -> bool {
@@ -102,6 +111,17 @@ impl HiveTableProvider {
         let kept = filter_record_batch(&numbers, keep.as_boolean())?;
         let kept = kept.column(0).as_primitive::<arrow::datatypes::UInt32Type>();
         Ok(kept.values().iter().map(|number| &self.partitions[*number as usize]).collect())
+    }
+
+    /// Files are read with the filters that their statistics may answer.
+    fn parquet(&self, state: &dyn Session, filters: &[Expr], table_schema: TableSchema) -> Result<ParquetSource> {
+        let mut options = TableParquetOptions { global: state.config_options().execution.parquet.clone(), ..Default::default() };
+        options.global.coerce_int96 = Some("us".to_string());
+        let source = ParquetSource::new(table_schema).with_table_parquet_options(options);
+        let pushed = filters.iter().filter(|filter| !self.is_about_partitions(filter)).cloned();
+        let Some(filter) = conjunction(pushed) else { return Ok(source) };
+        let predicate = state.create_physical_expr(filter, &DFSchema::try_from(self.schema.clone())?)?;
+        Ok(source.with_predicate(predicate))
     }
 
     /// The data files of a partition, by the store that they are in. Hive and Spark hide names that begin with `_` or a dot.
@@ -193,19 +213,15 @@ impl TableProvider for HiveTableProvider {
         }
         let columns = self.schema.fields().len() - self.partition_columns.len();
         let file_schema = Arc::new(Schema::new(self.schema.fields().iter().take(columns).cloned().collect::<Vec<_>>()));
-        let table_schema = datafusion::datasource::table_schema::TableSchema::new(file_schema, self.partition_columns.clone());
-        let mut options = TableParquetOptions { global: state.config_options().execution.parquet.clone(), ..Default::default() };
-        options.global.coerce_int96 = Some("us".to_string());
+        let table_schema = TableSchema::new(file_schema, self.partition_columns.clone());
         let mut scans: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
         for (store, files) in stores {
-            let mut source = ParquetSource::new(table_schema.clone()).with_table_parquet_options(options.clone());
-            let pushed = filters.iter().filter(|filter| !self.is_about_partitions(filter)).cloned();
-            if let Some(filter) = conjunction(pushed) {
-                let predicate = state.create_physical_expr(filter, &DFSchema::try_from(self.schema.clone())?)?;
-                source = source.with_predicate(predicate);
-            }
+            let source: Arc<dyn FileSource> = match self.format {
+                FileFormat::Parquet => Arc::new(self.parquet(state, filters, table_schema.clone())?),
+                FileFormat::JsonText => Arc::new(JsonSource::new(table_schema.clone())),
+            };
             let groups = FileGroup::new(files).split_files(state.config().target_partitions());
-            let scan = FileScanConfigBuilder::new(store, Arc::new(source))
+            let scan = FileScanConfigBuilder::new(store, source)
                 .with_file_groups(groups)
                 .with_expr_adapter(Some(Arc::new(AnyCaseAdapterFactory)))
                 .with_limit(limit)

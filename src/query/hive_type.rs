@@ -1,4 +1,4 @@
-//! Hive's type names as Arrow types, for tables whose files are Parquet.
+//! Hive's type names as Arrow types, for tables whose files are Parquet or JSON lines.
 
 use std::sync::Arc;
 

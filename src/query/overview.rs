@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use iceberg::TableIdent;
 use iceberg::spec::{Snapshot, TableMetadata};
 
+use crate::bronze::is_text_table;
 use crate::catalog::HiveCatalog;
 use crate::checkpoint::{Coverage, PartitionId, parse_positions};
 use crate::error::{Context, Error, Result};
+use crate::hive::CommitLog;
 use crate::metastore::{HivePartition, HiveTable};
 
 /// Where every layer keeps its offsets: table properties, snapshot summaries, table parameters.
@@ -142,7 +144,11 @@ pub async fn details(catalog: &HiveCatalog, database: &str, name: &str) -> Resul
                 true => Vec::new(),
                 false => catalog.metastore().partitions(database, name).await.with_context(about)?,
             };
-            hive_details(&entry, &partitions)?
+            let details = hive_details(&entry, &partitions)?;
+            match is_text_table(&entry) {
+                true => with_commits(catalog, &entry, details).await?,
+                false => details,
+            }
         }
         TableKind::View => {
             let mut details = hive_details(&entry, &[])?;
@@ -264,6 +270,23 @@ fn hive_details(entry: &HiveTable, partitions: &[HivePartition]) -> Result<Table
         properties,
         view_text: entry.view_expanded_text().map(str::to_string).filter(|text| !text.is_empty()),
     })
+}
+
+/// What the newest commit of a table with a log says of it.
+async fn with_commits(catalog: &HiveCatalog, entry: &HiveTable, details: TableDetails) -> Result<TableDetails> {
+    let log = CommitLog::new(catalog.storages(), entry.location().unwrap_or_default());
+    let Some(newest) = log.newest().await? else { return Ok(details) };
+    let mut properties = details.properties;
+    properties.extend(newest.properties);
+    let overview = TableOverview {
+        rows: Some(newest.total.rows),
+        files: Some(newest.total.files),
+        size_bytes: Some(newest.total.size_bytes),
+        committed_ms: Some(newest.committed_ms),
+        ..details.overview
+    };
+    let positions = positions(properties.get(POSITIONS).map(String::as_str))?;
+    Ok(TableDetails { overview, topic: properties.get("lakesmith.topic").cloned(), positions, properties, ..details })
 }
 
 fn positions(text: Option<&str>) -> Result<BTreeMap<PartitionId, Coverage>> {

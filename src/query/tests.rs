@@ -16,8 +16,8 @@ use super::{QuerySession, QuerySettings};
 use crate::catalog::{CatalogSettings, Lakehouse};
 use crate::checkpoint::{Delta, OffsetRange};
 use crate::hive::{
-    HiveTableSpec, HiveViewSpec, PartitionKey, PartitionVersion, ViewColumn, ensure_database, ensure_table, ensure_view,
-    hive_columns, switch, write_version,
+    FileFormat, HiveTableSpec, HiveViewSpec, PartitionKey, PartitionVersion, ViewColumn, ensure_database, ensure_table,
+    ensure_view, hive_columns, switch, write_version,
 };
 use crate::metastore::{FieldSchema, MetastoreSettings};
 use crate::storage::{CloseBarrier, StorageSettings};
@@ -102,6 +102,8 @@ async fn gold(lakehouse: &Lakehouse) {
         database: "lake".into(),
         name: "gold".into(),
         location: location.clone(),
+        format: FileFormat::Parquet,
+        serde_parameters: BTreeMap::new(),
         columns: hive_columns(&days[0].1.schema()).unwrap(),
         partition_keys: vec![FieldSchema::new("window_date", "string")],
         parameters: BTreeMap::new(),

@@ -148,7 +148,7 @@ pub(super) async fn create_dir(location: &str, path: PathBuf, deadline: Duration
     .await
 }
 
-/// Renames where nothing is yet. Two renames at the same instant may both find the name free; the callers' names are unique.
+/// Renames where nothing is yet: of two renames to one name at the same instant, one finds it taken.
 pub(super) async fn rename(location: &str, from: PathBuf, to: PathBuf, deadline: Duration) -> Result<()> {
     blocking("rename", location, deadline, move || {
         if fs::exists(&to)? {
@@ -158,11 +158,34 @@ pub(super) async fn rename(location: &str, from: PathBuf, to: PathBuf, deadline:
             Some(parent) => create_directories(parent)?,
             None => Vec::new(),
         };
-        fs::rename(&from, &to)?;
+        rename_to_free(&from, &to)?;
         changed.extend([&from, &to].iter().filter_map(|path| path.parent().map(Path::to_owned)));
         changed.iter().try_for_each(|directory| sync_directory(directory))
     })
     .await
+}
+
+/// The kernel's rename that does not replace. A file system that does not know it gets the plain one, behind the caller's look.
+#[cfg(target_os = "linux")]
+fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+
+    let (c_from, c_to) = (CString::new(from.as_os_str().as_bytes())?, CString::new(to.as_os_str().as_bytes())?);
+    // SAFETY: two texts that end with a zero and live until the call has returned.
+    let done = unsafe { libc::renameat2(libc::AT_FDCWD, c_from.as_ptr(), libc::AT_FDCWD, c_to.as_ptr(), libc::RENAME_NOREPLACE) };
+    if done == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        error if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => fs::rename(from, to),
+        error => Err(error),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)
 }
 
 /// Creates a directory and its parents; returns the directories that got an entry, deepest last.

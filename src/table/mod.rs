@@ -30,6 +30,7 @@ pub use append::{Append, Appended, Preparation, Prepared};
 pub use complete::Stated;
 pub use contents::{FileLine, PartitionLine, SnapshotLine};
 pub use progress::{COMMIT_ID, Progress, REJECTED_POSITIONS, WRITER, ensure_same_source};
+pub(crate) use progress::{checkpoint as checkpoint_in, marks as batch_marks};
 pub use scan::{OffsetRanges, Records};
 pub use spec::TableSpec;
 pub use upkeep::UpkeepSettings;

@@ -62,7 +62,7 @@ pub struct Progress {
 }
 
 /// A batch's marks: what goes into the summary of its snapshot, and the properties set and removed with it.
-pub(super) struct Marks {
+pub(crate) struct Marks {
     pub summary: HashMap<String, String>,
     pub properties: HashMap<String, String>,
     pub removed: Vec<String>,
@@ -116,7 +116,7 @@ impl Progress {
 }
 
 /// The marks of a batch after which the table stands at `after`.
-pub(super) fn marks(
+pub(crate) fn marks(
     after: &Checkpoint,
     delta: &Delta,
     commit_id: Uuid,
@@ -177,7 +177,7 @@ fn position_marks(checkpoint: &Checkpoint) -> HashMap<String, String> {
 }
 
 /// The checkpoint among a summary's or a table's properties.
-pub(super) fn checkpoint(properties: &HashMap<String, String>) -> Result<Option<Checkpoint>> {
+pub(crate) fn checkpoint(properties: &HashMap<String, String>) -> Result<Option<Checkpoint>> {
     let Some(text) = properties.get(POSITIONS) else { return Ok(None) };
     let unreadable = |what: &str| Error::stop(format!("the table's offsets cannot be read: {what}")).hint(HINT);
     let partitions = parse_positions(text).map_err(|error| unreadable(&error.to_string()))?;
@@ -215,7 +215,7 @@ pub fn ensure_same_source(table: &TableIdent, known: &Checkpoint, origin: &Origi
 
 impl Origin {
     /// The checkpoint of a table that has read nothing of this topic.
-    pub(super) fn start(&self) -> Checkpoint {
+    pub(crate) fn start(&self) -> Checkpoint {
         Checkpoint::start(self.topic.clone(), self.topic_id.clone(), self.cluster_id.clone())
     }
 }

@@ -9,10 +9,14 @@ use futures::TryStreamExt;
 use roaring::RoaringTreemap;
 use serde::Serialize;
 
+use crate::bronze::BronzeTable;
 use crate::checkpoint::{OffsetRange, PartitionId};
 use crate::error::Result;
 use crate::record::{OFFSET, PARTITION, coordinates};
-use crate::table::LakeTable;
+use crate::table::{LakeTable, Records};
+
+/// What is read of each table.
+const COORDINATES: [&str; 2] = [PARTITION, OFFSET];
 
 /// Offsets compared at a time: about 24 MB of bitmaps at the worst.
 const SLICE_OFFSETS: i64 = 32 << 20;
@@ -69,14 +73,18 @@ impl RecordsCheck {
 
 /// Compares the three tables over `ranges`, the offsets below the cut.
 pub(super) async fn check(
-    bronze: &LakeTable,
+    bronze: &BronzeTable,
     silver: &LakeTable,
     rejected: &LakeTable,
     ranges: &BTreeMap<PartitionId, OffsetRange>,
 ) -> Result<RecordsCheck> {
     let mut found = RecordsCheck::default();
     for slice in slices(ranges, SLICE_OFFSETS) {
-        let (bronze, silver, rejected) = tokio::try_join!(read(bronze, &slice), read(silver, &slice), read(rejected, &slice))?;
+        let (bronze, silver, rejected) = tokio::try_join!(
+            async { read(bronze.scan(Some(&slice), Some(&COORDINATES)).await?).await },
+            async { read(silver.scan(Some(&slice), Some(&COORDINATES)).await?).await },
+            async { read(rejected.scan(Some(&slice), Some(&COORDINATES)).await?).await },
+        )?;
         found.bronze_rows += bronze.rows;
         found.silver_rows += silver.rows;
         found.rejected_rows += rejected.rows;
@@ -114,9 +122,8 @@ impl Read {
     }
 }
 
-async fn read(table: &LakeTable, ranges: &BTreeMap<PartitionId, OffsetRange>) -> Result<Read> {
+async fn read(mut batches: Records) -> Result<Read> {
     let mut read = Read::default();
-    let mut batches = table.scan(Some(ranges), Some(&[PARTITION, OFFSET])).await?;
     while let Some(batch) = batches.try_next().await? {
         read.rows += batch.num_rows() as u64;
         let (partitions, offsets) = coordinates(&batch)?;

@@ -21,6 +21,7 @@ pub use foreign::ForeignSnapshot;
 pub use gold::GoldCheck;
 pub use settings::VerifySettings;
 
+use crate::bronze::{BronzeFormat, BronzeTable};
 use crate::catalog::Lakehouse;
 use crate::checkpoint::{Checkpoint, OffsetRange, PartitionId};
 use crate::error::{Error, Result};
@@ -31,6 +32,7 @@ use crate::table::LakeTable;
 /// The tables to check.
 pub struct Layers {
     pub bronze: TableIdent,
+    pub bronze_format: BronzeFormat,
     pub silver: TableIdent,
     pub rejected: TableIdent,
     /// Each gold table's plan, with the database it lies in.
@@ -93,16 +95,21 @@ pub async fn run(lakehouse: &Lakehouse, layers: &Layers, settings: &VerifySettin
     }
     let rejected = open(catalog, &layers.rejected).await?;
     let silver = open(catalog, &layers.silver).await?;
-    let bronze = open(catalog, &layers.bronze).await?;
+    let bronze = BronzeTable::open(catalog, &layers.bronze, layers.bronze_format).await?;
+    let bronze = bronze.ok_or_else(|| missing(&layers.bronze))?;
 
-    let (bronze_at, silver_at) = (checkpoint(&bronze)?, checkpoint(&silver)?);
+    let (bronze_at, silver_at) = (bronze.checkpoint()?.unwrap_or_default(), checkpoint(&silver)?);
     let cut = cut(&bronze_at, &silver_at, &pending(&silver, &rejected)?);
     let records = coverage::check(&bronze, &silver, &rejected, &cut).await?;
     let whole =
         cut.iter().map(|(partition, range)| (*partition, range.end)).collect::<BTreeMap<_, _>>() == bronze_at.next_offsets();
     let bronze_count = whole.then_some(CountCheck { counted: bronze_at.records(), found: records.bronze_rows });
 
-    let foreign_snapshots = foreign::snapshots(&[&bronze, &silver, &rejected]);
+    let mut tables = vec![&silver, &rejected];
+    if let BronzeTable::Lake(bronze) = &bronze {
+        tables.insert(0, bronze);
+    }
+    let foreign_snapshots = foreign::snapshots(&tables);
     let mut gold_checks = Vec::new();
     for (plan, content) in layers.gold.iter().zip(gold) {
         gold_checks.push(gold::check(plan, content, &silver, lakehouse.storages(), settings).await?);
@@ -113,10 +120,12 @@ pub async fn run(lakehouse: &Lakehouse, layers: &Layers, settings: &VerifySettin
 }
 
 async fn open(catalog: &crate::catalog::HiveCatalog, ident: &TableIdent) -> Result<LakeTable> {
-    LakeTable::open(catalog, ident).await?.ok_or_else(|| {
-        Error::failed(format!("table {ident} does not exist"))
-            .hint("run the pipeline first: `lakesmith run --until-caught-up`, or `lakesmith demo`")
-    })
+    LakeTable::open(catalog, ident).await?.ok_or_else(|| missing(ident))
+}
+
+fn missing(ident: &TableIdent) -> Error {
+    Error::failed(format!("table {ident} does not exist"))
+        .hint("run the pipeline first: `lakesmith run --until-caught-up`, or `lakesmith demo`")
 }
 
 fn checkpoint(table: &LakeTable) -> Result<Checkpoint> {

@@ -168,7 +168,17 @@ const MEMBER: [&str; 4] = [
 
 #[test]
 fn members_come_go_and_die_and_every_record_is_there_once() {
-    let group = Group::new(6, 24_000, &MEMBER);
+    members_come_go_and_die(&[]);
+}
+
+/// Seven topic partitions: more than one file of bronze in a commit.
+#[test]
+fn members_share_a_bronze_of_text_files() {
+    members_come_go_and_die(&["bronze.format=hive"]);
+}
+
+fn members_come_go_and_die(settings: &[&str]) {
+    let group = Group::new(7, 24_000, &[&MEMBER[..], settings].concat());
     let mut first = group.start("first", &["source.kafka.group_instance_id=first"]);
     first.wait_for("maintaining a gold table");
     let mut second = group.start("second", &[]);
@@ -284,7 +294,16 @@ fn give_the_lock_back(group: &Group) {
 
 #[test]
 fn of_two_daemons_by_mistake_the_slower_says_what_happens() {
-    let group = Group::new(3, 12_000, &["pipeline.commit_interval=300ms"]);
+    two_daemons_by_mistake(&[]);
+}
+
+#[test]
+fn of_two_daemons_with_text_files_by_mistake_the_slower_says_what_happens() {
+    two_daemons_by_mistake(&["bronze.format=hive"]);
+}
+
+fn two_daemons_by_mistake(settings: &[&str]) {
+    let group = Group::new(3, 12_000, &[&["pipeline.commit_interval=300ms"], settings].concat());
     let mut daemons = ["one", "two"].map(|name| group.start(name, &[&*format!("pipeline.name={name}")]));
     for daemon in &mut daemons {
         daemon.wait_for("reading continues where bronze ends");

@@ -60,7 +60,7 @@ fn a_kill_at_any_window_loses_nothing_and_repeats_nothing() {
 }
 
 /// Runs to the end of the topic; then every layer equals the reference, which is returned.
-fn assert_a_run_completes(topic: &str, lake: &Lake) -> Value {
+pub(super) fn assert_a_run_completes(topic: &str, lake: &Lake) -> Value {
     let resumed = lake.output(&["run", "--until-caught-up"]);
     assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
     dump(topic, &lake.path("dump.jsonl"));
@@ -120,7 +120,7 @@ fn dump(topic: &str, file: &Path) {
     }
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub(super) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
@@ -174,7 +174,7 @@ pub fn spark(statements: &[String]) -> Vec<Value> {
 }
 
 /// Spark, through the metastore, counts and sums the same in every layer and in the view.
-fn assert_spark_agrees(lake: &Lake, expected: &Value) {
+pub(super) fn assert_spark_agrees(lake: &Lake, expected: &Value) {
     let sums = SUMMED.map(|name| format!("sum({name})")).join(", ");
     let statements = [
         format!("select count(*) from {}", lake.table("bronze_amazon_sales")),

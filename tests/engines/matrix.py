@@ -21,7 +21,7 @@ BEGIN, END = "<!-- engines: begin -->", "<!-- engines: end -->"
 # Not a server's version, but lakesmith's own metastore.
 EMBEDDED = "embedded"
 ENGINES = ("Spark", "Trino", "HiveServer2", "pyiceberg", "DuckDB")
-COLUMNS = ("bronze", "silver", "rejected", "gold", "view", "its writes")
+COLUMNS = ("bronze", "bronze as text", "silver", "rejected", "gold", "view", "its writes")
 SWAPS = {"false": "compare-and-swap", "true": "lock"}
 
 # What an engine can't do, whatever lakesmith writes. Each is seen to fail by a test, so that a release that can do it is noticed.

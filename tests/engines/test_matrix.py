@@ -47,7 +47,7 @@ class Table(unittest.TestCase):
         cells = self.cells()
         cells.limit("4.0.1", "HiveServer2 4.0.1", "bronze", "no Iceberg")
         lines = self.lines(cells)
-        self.assertIn("| 4.0.1 | compare-and-swap | HiveServer2 4.0.1 | no (1) | – | – | yes | yes | – |", lines)
+        self.assertIn("| 4.0.1 | compare-and-swap | HiveServer2 4.0.1 | no (1) | – | – | – | yes | yes | – |", lines)
         self.assertEqual(lines[-1], f"(1) {LIMITS['no Iceberg']}")
 
 
