@@ -140,6 +140,16 @@ pub struct TextBatch {
 pub struct TextPrepared {
     batch: TextBatch,
     after: Checkpoint,
+    /// Written in time for the barrier; of no use once others have committed.
+    aside: Option<Aside>,
+}
+
+#[derive(Debug)]
+struct Aside {
+    entry: LogEntry,
+    /// The commit that it was prepared to follow.
+    behind: Uuid,
+    location: String,
 }
 
 enum Attempt {
@@ -193,7 +203,9 @@ impl TextTable {
             let rows = partitions.iter().map(|partition| (*partition, 0)).collect();
             batch.files.files.push(TextFile { pending, rows, size_bytes: 0 });
         }
-        Ok(Ok(TextPrepared { batch, after }))
+        let mut prepared = TextPrepared { batch, after, aside: None };
+        prepared.aside = Some(prepared.write_aside(self, barrier).await?);
+        Ok(Ok(prepared))
     }
 
     /// The checkpoint after a batch, or why it doesn't continue the table.
@@ -236,12 +248,32 @@ impl TextPrepared {
         }
     }
 
-    async fn attempt(&self, table: &mut TextTable) -> Attempt {
-        let entry = match table.complete().await.and_then(|()| self.entry(table.newest())) {
-            Ok(entry) => entry,
+    async fn write_aside(&self, table: &TextTable, barrier: &CloseBarrier) -> Result<Aside> {
+        let entry = self.entry(table.newest())?;
+        let location = table.log().write_aside(&entry, barrier).await?;
+        Ok(Aside { entry, behind: table.newest().id, location })
+    }
+
+    /// The entry behind the newest commit, complete and durable.
+    async fn aside(&mut self, table: &mut TextTable) -> Result<Aside> {
+        table.complete().await?;
+        match self.aside.take() {
+            Some(aside) if aside.behind == table.newest().id => return Ok(aside),
+            Some(aside) => table.log().delete(&aside.location).await,
+            None => {}
+        }
+        let barrier = CloseBarrier::new();
+        let aside = self.write_aside(table, &barrier).await?;
+        barrier.wait().await?;
+        Ok(aside)
+    }
+
+    async fn attempt(&mut self, table: &mut TextTable) -> Attempt {
+        let Aside { entry, location, .. } = match self.aside(table).await {
+            Ok(aside) => aside,
             Err(error) => return Attempt::Refused(error),
         };
-        match table.log().claim(&entry).await {
+        match table.log().claim_written(&entry, &location).await {
             Ok(Claim::Taken) => return Attempt::Taken,
             Err(error) => return Attempt::Unknown(error),
             Ok(Claim::Won) => {}
@@ -291,6 +323,9 @@ impl TextPrepared {
 
     /// Gives the batch up before its commit.
     pub async fn discard(self, table: &TextTable) {
+        if let Some(aside) = &self.aside {
+            table.log().delete(&aside.location).await;
+        }
         table.discard(&self.batch.files).await;
     }
 }

@@ -54,10 +54,10 @@ impl Lake {
         names
     }
 
-    /// Hidden files of batches.
+    /// Hidden files of commits that are not made.
     fn pending(&self) -> usize {
         let entries = std::fs::read_dir(self.directory.path().join("bronze/_lakesmith")).unwrap();
-        entries.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("pending")).count()
+        entries.filter(|entry| !entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("entry-")).count()
     }
 }
 

@@ -22,7 +22,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use crate::error::{Context, Error, Result};
-use crate::storage::{Create, Depth, FileReader, StorageError, Storages};
+use crate::storage::{CloseBarrier, Create, Depth, FileReader, StorageError, Storages};
 
 /// The hidden directory of a table. Hive, Trino, Spark and `hdfs dfs -cat table/*.json` pass over it.
 pub const LOG_DIRECTORY: &str = "_lakesmith";
@@ -161,19 +161,38 @@ impl CommitLog {
         serde_json::from_slice(&content).map(Some).map_err(unreadable)
     }
 
-    /// Tries for an entry's number. An error leaves it open whether it was won: the next writer may find it there, with all its files.
-    pub async fn claim(&self, entry: &LogEntry) -> Result<Claim> {
+    /// Writes an entry aside; its closing is handed to the barrier. Returns where it lies.
+    pub async fn write_aside(&self, entry: &LogEntry, barrier: &CloseBarrier) -> Result<String> {
         let aside = self.pending_location(&format!("attempt-{}-{}.json", entry.sequence, Uuid::now_v7().simple()));
         let text = serde_json::to_vec(entry).map_err(|error| Error::failed("a commit has no JSON form").caused_by(error))?;
-        let written = self.storages.write_file(&aside, Bytes::from(text), Create::New).await;
-        written.with_context(|| format!("failed to write {aside}"))?;
+        let write = async {
+            let mut file = self.storages.create(&aside, Create::New).await?;
+            file.write(Bytes::from(text)).await?;
+            file.defer_close(barrier);
+            Ok::<_, StorageError>(())
+        };
+        write.await.with_context(|| format!("failed to write {aside}"))?;
+        Ok(aside)
+    }
+
+    /// Writes an entry and tries for its number; see [`Self::claim_written`].
+    pub async fn claim(&self, entry: &LogEntry) -> Result<Claim> {
+        let barrier = CloseBarrier::new();
+        let aside = self.write_aside(entry, &barrier).await?;
+        barrier.wait().await.with_context(|| format!("failed to write {aside}"))?;
+        self.claim_written(entry, &aside).await
+    }
+
+    /// Tries for the number of an entry that lies aside. An error leaves it open whether it was won: the next writer may find it there, with
+    /// all its files.
+    pub async fn claim_written(&self, entry: &LogEntry, aside: &str) -> Result<Claim> {
         let location = self.entry_location(entry.sequence);
-        if let Err(error) = self.storages.rename(&aside, &location).await {
+        if let Err(error) = self.storages.rename(aside, &location).await {
             // An answer to a repeated request may say that the name is taken, by the first one.
             match self.entry(entry.sequence).await? {
                 Some(found) if found.id == entry.id => {}
                 Some(_) => {
-                    self.delete(&aside).await;
+                    self.delete(aside).await;
                     return Ok(Claim::Taken);
                 }
                 None => {

@@ -5,6 +5,7 @@
     tests/faults/kills.py --kills 200               the long form: two daemons on the same tables, killed in turn
     tests/faults/kills.py --kills 15 --servers      each server of the stack killed and restarted once as well, and stopped
                                                     by SIGSTOP for a while
+    tests/faults/kills.py --kills 15 --text         with bronze as text files; goes with --servers and --group
     tests/faults/kills.py --kills 60 --group        three daemons in one consumer group, which share the partitions
 
 Without --group two daemons work on the same tables by mistake the whole time; the offsets keep them apart. A producer sends until all kills are done.
@@ -43,6 +44,7 @@ MEMBER = (
     "source.kafka.options.session.timeout.ms=6000",
     "source.kafka.options.heartbeat.interval.ms=500",
 )
+TEXT = ("bronze.format=hive",)
 # How long a server is stopped by SIGSTOP, or stays dead, in seconds.
 PAUSE = 4
 
@@ -207,13 +209,14 @@ def main():
     parser.add_argument("--kills", type=int, default=15)
     parser.add_argument("--servers", action="store_true", help="kill, restart and stop each server as well")
     parser.add_argument("--group", action="store_true", help="three daemons in one consumer group instead of two by mistake")
+    parser.add_argument("--text", action="store_true", help="bronze as plain Hive text files")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     chance = random.Random(arguments.seed)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lakesmith-kills-") as name, contextlib.ExitStack() as cleanup:
-        lake = Lake(os.environ["LAKESMITH_BIN"], Path(name), MEMBER if arguments.group else ())
+        lake = Lake(os.environ["LAKESMITH_BIN"], Path(name), (*(MEMBER if arguments.group else ()), *(TEXT if arguments.text else ())))
         # More than will be needed: the producer is stopped when the kills are done.
         rows = int(RATE * (arguments.kills * 2 + (90 if arguments.servers else 0) + 20))
         lake.run("generate", "--rows", str(rows), "--format", "jsonl", "--bad-share", "0.005", "--output", "sales.jsonl")
