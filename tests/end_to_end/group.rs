@@ -257,13 +257,13 @@ fn a_maintainer_that_was_stopped_for_long_is_followed_and_follows() {
     second.wait_for("standing by for a lock");
     second.wait_for("the group gives partitions to this daemon");
     let mut producer = group.produce("600");
-    first.wait_for("refreshed gold");
+    first.wait_for("refreshed table=");
     second.wait_for("committed table=");
     first.signal(libc::SIGSTOP);
     // As the metastore does after its timeout, which is too long for a test.
     give_the_lock_back(&group);
     second.wait_for("maintaining a gold table");
-    second.wait_for("refreshed gold");
+    second.wait_for("refreshed table=");
     // Its partitions go to the other.
     std::thread::sleep(Duration::from_secs(8));
     first.signal(libc::SIGCONT);
