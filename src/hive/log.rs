@@ -9,7 +9,7 @@
 //! state; older ones are only kept so that a late writer finds its number taken. An entry below the newest says nothing any more.
 //!
 //! *Failure*: where the answer to a rename was lost, or says that the name is taken, the entry of that number is read: it bears the id of
-//! the commit that won. Who wins a number whose earlier entry was deleted long ago finds higher numbers, and has lost.
+//! the commit that won. Who wins a number whose earlier entry was deleted long ago finds numbers so high that it must have been, and has lost.
 //!
 //! *What may leak*: files in `_lakesmith` of commits that were not made; [`CommitLog::sweep`] deletes them after a day.
 
@@ -101,9 +101,9 @@ fn now_ms() -> i64 {
 /// What became of an attempt to make an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// It is the newest entry.
+    /// It is in the log; others may have built on it by now.
     Won,
-    /// Somebody else has that number, or a later one; the attempt changed nothing and never will.
+    /// Somebody else has that number; the attempt changed nothing and never will.
     Taken,
 }
 
@@ -200,7 +200,8 @@ impl CommitLog {
                 }
             }
         }
-        if self.sequences().await?.last().is_some_and(|newest| *newest > entry.sequence) {
+        // A number is free once more when its entry was deleted. One that is kept was free the first time, also if others are further by now.
+        if self.sequences().await?.last().is_some_and(|newest| entry.sequence < oldest_kept(*newest)) {
             self.delete(&location).await;
             return Ok(Claim::Taken);
         }
@@ -232,7 +233,7 @@ impl CommitLog {
     /// Deletes old entries, as well as it can.
     async fn prune(&self, newest: u64) {
         let Ok(sequences) = self.sequences().await else { return };
-        for old in sequences.range(..newest.saturating_sub(ENTRIES_KEPT)) {
+        for old in sequences.range(..oldest_kept(newest)) {
             self.delete(&self.entry_location(*old)).await;
         }
     }
@@ -275,6 +276,11 @@ impl CommitLog {
     }
 }
 
+/// The first number whose entry is not deleted while this is the newest.
+fn oldest_kept(newest: u64) -> u64 {
+    newest.saturating_sub(ENTRIES_KEPT)
+}
+
 fn sequence_of(location: &str) -> Option<u64> {
     location.rsplit('/').next()?.strip_prefix("entry-")?.strip_suffix(".json")?.parse().ok()
 }
@@ -312,6 +318,19 @@ mod tests {
         assert_eq!(newest.id, if won[0] == Claim::Won { one.id } else { other.id });
         // A request that is repeated after its answer was lost has won all the same.
         assert_eq!(log.claim(&newest).await.unwrap(), Claim::Won);
+    }
+
+    /// The answer to the rename is lost, and another has made the next commit before the first writer looks.
+    #[tokio::test]
+    async fn a_commit_that_another_has_built_on_was_made() {
+        let (_directory, log) = log();
+        let first = LogEntry::first();
+        log.claim(&first).await.unwrap();
+        let next = first.next(Uuid::now_v7());
+        log.claim(&next).await.unwrap();
+        assert_eq!(log.claim(&first).await.unwrap(), Claim::Won);
+        assert_eq!(log.sequences().await.unwrap(), BTreeSet::from([0, 1]));
+        assert_eq!(log.newest().await.unwrap().unwrap(), next);
     }
 
     #[tokio::test]
