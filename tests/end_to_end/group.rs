@@ -14,8 +14,8 @@ use lakesmith::metastore::{Metastore, MetastoreSettings};
 use serde_json::Value;
 
 use super::Lake;
-use super::lake::{Servers, assert_records, expected};
-use super::real::{env, spark};
+use super::lake::{Servers, assert_records, env, expected, on_the_stack};
+use super::real::spark;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -35,14 +35,8 @@ struct Daemon<'a> {
 impl Group {
     fn new(partitions: u32, rows: u32, settings: &[&str]) -> Self {
         let topic = format!("e2e_{}", uuid::Uuid::new_v4().simple());
-        let mut all = vec![
-            format!("storage.warehouse={}/{topic}", env("HDFS_URL")),
-            format!("source.topic={topic}"),
-            format!("source.kafka.brokers={}", env("KAFKA_BROKER")),
-            format!("source.kafka.group_id={topic}"),
-            format!("metastore.uris=[\"{}\"]", env("HIVE_METASTORE_URIS")),
-            "gold.0.refresh_interval=1s".to_owned(),
-        ];
+        let mut all = on_the_stack(&topic, &env("HIVE_METASTORE_URIS"));
+        all.extend([format!("source.kafka.group_id={topic}"), "gold.0.refresh_interval=1s".to_owned()]);
         all.extend(settings.iter().map(|setting| (*setting).to_owned()));
         let lake = Lake::new(&topic, &all, Servers::Stack);
         let rows = rows.to_string();

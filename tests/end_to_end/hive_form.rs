@@ -9,8 +9,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::Lake;
-use super::lake::{SMALL_COMMITS, Servers, assert_records, expected};
-use super::real::{assert_a_run_completes, assert_spark_agrees, base64, cluster, env, spark};
+use super::lake::{SMALL_COMMITS, Servers, assert_records, env, expected};
+use super::real::{assert_a_run_completes, assert_spark_agrees, base64, cluster, spark};
 
 /// The windows that a run with this form passes, in an order in which each is passed.
 pub const WINDOWS: [&str; 14] = [

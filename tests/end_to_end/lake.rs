@@ -24,6 +24,22 @@ pub enum Servers {
     Stack,
 }
 
+/// What the environment of a stack with Spark says.
+pub fn env(name: &str) -> String {
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: eval \"$(tests/stack/stack env)\" after `stack up --with spark`"))
+}
+
+/// Settings for a topic and a warehouse of this name on the servers of the stack, through one of its metastores.
+pub fn on_the_stack(name: &str, metastore: &str) -> Vec<String> {
+    vec![
+        format!("storage.warehouse={}/{name}", env("HDFS_URL")),
+        format!("source.topic={name}"),
+        format!("source.kafka.brokers={}", env("KAFKA_BROKER")),
+        format!("metastore.uris=[\"{metastore}\"]"),
+    ]
+}
+
 pub struct Lake {
     pub dir: TempDir,
     servers: Servers,

@@ -13,24 +13,13 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
-use super::lake::{SMALL_COMMITS, SUMMED, Servers, assert_records, expected, number, plain};
+use super::lake::{SMALL_COMMITS, SUMMED, Servers, assert_records, env, expected, number, on_the_stack, plain};
 use super::{Lake, WINDOWS};
-
-pub fn env(name: &str) -> String {
-    std::env::var(name)
-        .unwrap_or_else(|_| panic!("{name} is not set: eval \"$(tests/stack/stack env)\" after `stack up --with spark`"))
-}
 
 /// A topic with sales in three partitions, and tables on HDFS in a database of their own.
 pub(super) fn cluster(rows: u32, bad_share: &str, more_settings: &[&str]) -> (String, Lake) {
     let name = format!("e2e_{}", uuid::Uuid::new_v4().simple());
-    let warehouse = format!("{}/{name}", env("HDFS_URL"));
-    let mut settings = vec![
-        format!("storage.warehouse={warehouse}"),
-        format!("source.topic={name}"),
-        format!("source.kafka.brokers={}", env("KAFKA_BROKER")),
-        format!("metastore.uris=[\"{}\"]", env("HIVE_METASTORE_URIS")),
-    ];
+    let mut settings = on_the_stack(&name, &env("HIVE_METASTORE_URIS"));
     settings.extend(more_settings.iter().map(|setting| (*setting).to_owned()));
     let lake = Lake::new(&name, &settings, Servers::Stack);
     let rows = rows.to_string();

@@ -9,9 +9,9 @@ import json
 import unittest
 from contextlib import contextmanager
 
-from engine import TABLES, Hive, Spark, Trino, session
+from engine import TABLES
+from engines import WithEngines
 from lake import BURST, Lake
-from matrix import Cells
 
 COLUMNS = [
     ("topic", "string"),
@@ -27,17 +27,10 @@ COLUMNS = [
 STRANGE = [b"\xff\xfe", b"", b"two\nlines\r\n\ttab \x00 \x1f", '"quotes" \\ \u2028 \U0001f6d2 Z\u00fcrich'.encode()]
 
 
-class PlainHive:
-    metastore: str
-    hive_servers: tuple[str, ...]
-
+class PlainHive(WithEngines):
     @classmethod
     def setUpClass(cls):
-        cls.cells = Cells()
-        cls.addClassCleanup(cls.cells.save)
-        cls.spark, cls.trino = session(Spark, cls.metastore), session(Trino, cls.metastore)
-        cls.hives = [session(Hive, cls.metastore, server) for server in cls.hive_servers]
-        cls.engines = [cls.spark, cls.trino, *cls.hives]
+        super().setUpClass()
         cls.lake = Lake(cls.metastore)
         cls.addClassCleanup(cls.lake.close)
         cls.lake.environment["LAKESMITH_BRONZE__FORMAT"] = "hive"

@@ -9,9 +9,9 @@ import unittest
 from contextlib import contextmanager
 from decimal import Decimal
 
-from engine import ICEBERG, TABLES, EngineError, Hive, Spark, Trino, session
+from engine import ICEBERG, TABLES, EngineError, Hive, Trino
+from engines import WithEngines
 from lake import BURST, Lake
-from matrix import Cells
 
 # The month of which a sample is read.
 YEAR, MONTH = 2024, 6
@@ -24,21 +24,12 @@ VIEW_TYPES = "timestamp timestamp string string string bigint bigint double doub
 OFFSETS = "0, 1, 16, 33, 50"
 
 
-class Reading:
+class Reading(WithEngines):
     """The tests; below is a class for each metastore."""
-
-    metastore: str
-    # Versions of the HiveServer2s.
-    hive_servers: tuple[str, ...]
 
     @classmethod
     def setUpClass(cls):
-        cls.cells = Cells()
-        cls.addClassCleanup(cls.cells.save)
-        # They start while the lake is written.
-        cls.spark, cls.trino = session(Spark, cls.metastore), session(Trino, cls.metastore)
-        cls.hives = [session(Hive, cls.metastore, server) for server in cls.hive_servers]
-        cls.engines = [cls.spark, cls.trino, *cls.hives]
+        super().setUpClass()
         cls.lake = Lake(cls.metastore)
         cls.addClassCleanup(cls.lake.close)
         sales = cls.lake.sales(2 * BURST, seed=7)

@@ -9,26 +9,16 @@ import unittest
 from contextlib import contextmanager
 from decimal import Decimal
 
-from engine import ICEBERG, TABLES, Hive, Spark, Trino, session
+from engine import ICEBERG, TABLES, Hive
+from engines import WithEngines
 from lake import Lake
-from matrix import Cells
 
 MONTHS = ("2024-06", "2024-07")
 WRITES = "its writes"
 
 
-class Writing:
+class Writing(WithEngines):
     """The tests; below is a class for each metastore."""
-
-    metastore: str
-    hive_servers: tuple[str, ...]
-
-    @classmethod
-    def setUpClass(cls):
-        cls.cells = Cells()
-        cls.addClassCleanup(cls.cells.save)
-        cls.spark, cls.trino = session(Spark, cls.metastore), session(Trino, cls.metastore)
-        cls.hives = [session(Hive, cls.metastore, server) for server in cls.hive_servers]
 
     def setUp(self):
         self.lake = Lake(self.metastore)

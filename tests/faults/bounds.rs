@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use bytesize::ByteSize;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::cluster::{BRONZE, Cluster, GOLD, PATIENCE, REJECTED, SILVER, env};
+use super::cluster::{BRONZE, Cluster, GOLD, PATIENCE, REJECTED, SILVER};
+use crate::end_to_end::lake::env;
 use crate::table::proxy::Proxy;
 
 /// The settings that bound memory, in MiB, as a test sets them.

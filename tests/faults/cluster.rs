@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lakesmith::checkpoint::parse_positions;
 use lakesmith::metastore::{Metastore, MetastoreSettings};
 
-use crate::end_to_end::lake::{Lake, Servers, assert_records, expected, number};
+use crate::end_to_end::lake::{Lake, Servers, assert_records, env, expected, number, on_the_stack};
 
 /// How long anything may take that a daemon does within a second or two on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -21,11 +21,6 @@ pub const GOLD: &str = "gold_amazon_sales_aggregated";
 
 /// What the daemon says when a table is behind where it left it.
 pub const NOT_WHERE_IT_WAS: &str = "is not where this daemon left it";
-
-pub fn env(name: &str) -> String {
-    std::env::var(name)
-        .unwrap_or_else(|_| panic!("{name} is not set: eval \"$(tests/stack/stack env)\" after `stack up --with spark`"))
-}
 
 /// A topic with three partitions, and tables on HDFS in a database of their own.
 pub struct Cluster {
@@ -47,12 +42,7 @@ impl Cluster {
     /// At another metastore, and with settings of the topic.
     pub fn with_topic(metastore: &str, settings: &[String], topic_settings: &[&str]) -> Self {
         let topic = format!("faults_{}", uuid::Uuid::new_v4().simple());
-        let mut flags = vec![
-            format!("storage.warehouse={}/{topic}", env("HDFS_URL")),
-            format!("source.topic={topic}"),
-            format!("source.kafka.brokers={}", env("KAFKA_BROKER")),
-            format!("metastore.uris=[\"{metastore}\"]"),
-        ];
+        let mut flags = on_the_stack(&topic, metastore);
         flags.extend_from_slice(settings);
         let lake = Lake::new(&topic, &flags, Servers::Stack);
         let create = ["topic", "create", &topic, "--partitions", "3"];

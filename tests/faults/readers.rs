@@ -21,7 +21,8 @@ use lakesmith::storage::{StorageSettings, Storages};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::Value;
 
-use super::cluster::{Cluster, GOLD, PATIENCE, SILVER, env};
+use super::cluster::{Cluster, GOLD, PATIENCE, SILVER};
+use crate::end_to_end::lake::env;
 
 /// How long is read at least.
 const SECONDS: u64 = 20;

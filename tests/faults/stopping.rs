@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::cluster::{Cluster, env, signal};
+use super::cluster::{Cluster, signal};
+use crate::end_to_end::lake::env;
 use crate::table::proxy::Proxy;
 
 const FAREWELL: &str = "once more ends at once";
