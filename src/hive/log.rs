@@ -9,7 +9,7 @@
 //! state; older ones are only kept so that a late writer finds its number taken. An entry below the newest says nothing any more.
 //!
 //! *Failure*: where the answer to a rename was lost, or says that the name is taken, the entry of that number is read: it bears the id of
-//! the commit that won. Who wins a number whose earlier entry was deleted long ago finds numbers so high that it must have been, and has lost.
+//! the commit that won. Who wins a number whose earlier entry was deleted long ago finds much higher ones, and has lost.
 //!
 //! *What may leak*: files in `_lakesmith` of commits that were not made; [`CommitLog::sweep`] deletes them after a day.
 
