@@ -46,7 +46,7 @@ TYPES = {
     "Float64": "double",
     "Date32": "date",
     "Timestamp(µs)": "timestamp",
-    "LargeBinary": "binary",
+    "Binary": "binary",
 }
 
 
@@ -171,17 +171,23 @@ def session(kind: type, *arguments: str) -> "Engine":
 
 
 class Spark(Engine):
-    name = "Spark 4.1.1"
+    name = "Spark 4.1.4"
     script = "spark_sql.py"
+    line = "4.1"
 
     def __init__(self, metastore: str, zone: str = "UTC") -> None:
-        super().__init__(metastore, "--metastore", metastore, "--zone", zone)
+        super().__init__(metastore, "--spark", self.line, "--metastore", metastore, "--zone", zone)
 
     def as_of(self, table: str, snapshot: int) -> str:
         return f"{table} VERSION AS OF {snapshot}"
 
     def metadata_table(self, table: str, name: str) -> str:
         return f"{table}.{name}"
+
+
+class Spark35(Spark):
+    name = "Spark 3.5.9"
+    line = "3.5"
 
 
 class Trino(Engine):

@@ -47,13 +47,21 @@ class Lake:
 
     def lakesmith(self, *arguments: str, exit_code: int = 0) -> str:
         """What the program prints on both outputs."""
+        done = self._run(*arguments, exit_code=exit_code)
+        return done.stdout + done.stderr
+
+    def output(self, *arguments: str) -> str:
+        """What the program prints on standard output."""
+        return self._run(*arguments).stdout
+
+    def _run(self, *arguments: str, exit_code: int = 0) -> subprocess.CompletedProcess:
         command = [os.environ["LAKESMITH_BIN"], *arguments]
         done = subprocess.run(
             command, cwd=self.directory, env=self.environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300
         )
         if done.returncode != exit_code:
             raise AssertionError(f"lakesmith {' '.join(arguments)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
-        return done.stdout + done.stderr
+        return done
 
     def sales(self, rows: int, seed: int, bad_share: float = 0.002, months: tuple[str, ...] = ()) -> list[bytes]:
         """Made-up sales, some of them bad; those of certain months (2024-07) alone, where a test needs few partitions."""

@@ -21,7 +21,7 @@ BEGIN, END = "<!-- engines: begin -->", "<!-- engines: end -->"
 # Not a server's version, but lakesmith's own metastore.
 EMBEDDED = "embedded"
 ENGINES = ("Spark", "Trino", "HiveServer2", "pyiceberg", "DuckDB")
-COLUMNS = ("bronze", "bronze as text", "silver", "rejected", "gold", "view", "its writes")
+COLUMNS = ("bronze", "bronze as text", "silver", "silver as Parquet", "rejected", "gold", "view", "its writes")
 SWAPS = {"false": "compare-and-swap", "true": "lock"}
 
 # What an engine can't do, whatever lakesmith writes. Each is seen to fail by a test, so that a release that can do it is noticed.
@@ -29,6 +29,7 @@ LIMITS = {
     "no Iceberg": "Hive 4 reads Iceberg by a handler of its own, which Hive's release holds but which was not published apart; so it could"
     " not be run here. HiveServer2 3.1.3 reads these tables on the same metastore.",
     "no Hive": "pyiceberg reads Iceberg tables only.",
+    "no get_table": "pyiceberg asks by `get_table`, which metastores of the 4.x line no longer have.",
 }
 
 

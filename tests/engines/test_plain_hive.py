@@ -1,5 +1,5 @@
-"""Bronze in plain Hive form (`bronze.format = "hive"`) as Spark, Trino and HiveServer2 read it: equal values, types and NULLs, equal to what
-was sent.
+"""Bronze and silver in plain Hive form (`bronze.format = "hive"`, `silver.format = "hive"`) as Spark, Trino and HiveServer2 read them: equal
+values, types and NULLs, equal to what was sent, and for silver to what Python computes.
 
 Hive is given the SerDe's jar (`hive-hcatalog-core`, which a Hive release has in `hcatalog/share/hcatalog`) on its class path.
 """
@@ -8,9 +8,10 @@ import base64
 import json
 import unittest
 from contextlib import contextmanager
+from decimal import Decimal
 
 from engine import TABLES
-from engines import WithEngines
+from engines import WithEngines, on_further_metastores
 from lake import BURST, Lake
 
 COLUMNS = [
@@ -23,6 +24,8 @@ COLUMNS = [
     ("key_base64", "string"),
     ("value_base64", "string"),
 ]
+# The columns of the README's table.
+FORMS = {"bronze": "bronze as text", "silver": "silver as Parquet"}
 # Values that no text, or no JSON, would survive by itself.
 STRANGE = [b"\xff\xfe", b"", b"two\nlines\r\n\ttab \x00 \x1f", '"quotes" \\ \u2028 \U0001f6d2 Z\u00fcrich'.encode()]
 
@@ -34,6 +37,7 @@ class PlainHive(WithEngines):
         cls.lake = Lake(cls.metastore)
         cls.addClassCleanup(cls.lake.close)
         cls.lake.environment["LAKESMITH_BRONZE__FORMAT"] = "hive"
+        cls.lake.environment["LAKESMITH_SILVER__FORMAT"] = "hive"
         sales = cls.lake.sales(BURST, seed=11)
         cls.lake.send(sales[: BURST // 2])
         cls.lake.catch_up()
@@ -42,15 +46,19 @@ class PlainHive(WithEngines):
         cls.lake.catch_up()
         cls.expected = cls.lake.expected()
 
-    def table(self, engine) -> str:
-        name = f"{self.lake.database}.{TABLES['bronze']}"
+    def table(self, engine, layer="bronze") -> str:
+        name = f"{self.lake.database}.{TABLES[layer]}"
         return f"{self.trino.catalog('hive')}.{name}" if engine is self.trino else name
 
     @contextmanager
-    def reading(self, engine):
+    def reading(self, engine, layer="bronze"):
         """The table's name for an engine; the others go on where one fails."""
-        with self.subTest(engine=engine.name), self.cells.cell(self.metastore, engine.name, "bronze as text"):
-            yield self.table(engine)
+        with self.subTest(engine=engine.name), self.cells.cell(self.metastore, engine.name, FORMS[layer]):
+            yield self.table(engine, layer)
+
+    def silver_readers(self) -> list:
+        """The filters on partitions that a HiveServer2 of another version sends are not understood by the metastore."""
+        return [self.spark, self.trino, *(hive for hive in self.hives if hive.server == self.metastore)]
 
     def test_every_record_is_there_once(self):
         self.lake.lakesmith("verify")
@@ -101,6 +109,53 @@ class PlainHive(WithEngines):
         self.assertTrue(all(json.loads(line)["topic"] == self.lake.database for line, _ in found.rows))
         self.assertEqual(len({file for _, file in found.rows}), 2)
 
+    # ---- silver
+
+    def test_silver_adds_up_by_partition(self):
+        silver = self.expected["silver"]
+        for engine in self.silver_readers():
+            with self.reading(engine, "silver") as table:
+                columns = ", ".join(f"sum({name})" for name in silver["sums"])
+                ((count, *sums),) = engine.run(f"select count(*), {columns} from {table}").rows
+                self.assertEqual(count, silver["rows"])
+                for name, found in zip(silver["sums"], sums):
+                    self.assertEqual(Decimal(found), Decimal(silver["sums"][name]), name)
+                months = engine.run(f"select year, month, count(*) from {table} group by year, month").rows
+                self.assertEqual(sorted(months), silver["months"])
+                # The engines' own count of one partition, which their statistics must not answer wrongly.
+                year, month, rows = silver["months"][0]
+                where = f"where year = {year} and month = {month}"
+                self.assertEqual(engine.run(f"select count(*) from {table} {where}").value(), rows)
+                by_date = f"where year(orderdate) = {year} and month(orderdate) = {month}"
+                self.assertEqual(engine.run(f"select count(*) from {table} {by_date}").value(), rows)
+
+    def test_silver_s_rows_are_the_same_in_all(self):
+        columns = [column for column in self.lake.types("silver") if column[0] not in ("partition", "offset")]
+        year, month, _ = self.expected["silver"]["months"][0]
+        where = f"where year = {year} and month = {month} order by orderid limit 50"
+        names = ", ".join(name for name, _ in columns)
+        own = self.lake.query(f"select {names} from {TABLES['silver']} {where}", columns)
+        self.assertTrue(own.rows)
+        for engine in self.silver_readers():
+            with self.reading(engine, "silver") as table:
+                found = engine.run(f"select {names} from {table} {where}")
+                self.assertEqual(found.columns, columns)
+                # Trino shows a Hive table's times to the millisecond.
+                times = [at for at, (_, kind) in enumerate(columns) if kind == "timestamp"] if engine is self.trino else []
+                cut = lambda rows: [[value[:23] if at in times else value for at, value in enumerate(row)] for row in rows]
+                self.assertEqual(cut(found.rows), cut(own.rows))
+
+    def test_a_filter_on_partition_columns_opens_no_other_directory(self):
+        year, month, _ = self.expected["silver"]["months"][0]
+        table = self.table(self.spark, "silver")
+        files = self.spark.run(f"select distinct input_file_name() from {table} where year = {year} and month = {month}").rows
+        self.assertTrue(files)
+        self.assertTrue(all(f"/Year={year}/Month={month}/" in file for (file,) in files), files)
+        self.assertIn("PartitionFilters: [isnotnull(", self.spark.run(f"explain select * from {table} where year = {year}").text())
+        for hive in self.hives:
+            shown = hive.run(f"show partitions {self.table(hive, 'silver')}").text().splitlines()
+            self.assertEqual(len(shown), len(self.expected["silver"]["months"]))
+
     def test_the_entry_is_described(self):
         for engine in self.engines:
             with self.reading(engine) as table:
@@ -117,6 +172,9 @@ class OnMetastore401(PlainHive, unittest.TestCase):
 
 class OnMetastore313(PlainHive, unittest.TestCase):
     metastore, hive_servers = "3.1.3", ("3.1.3",)
+
+
+on_further_metastores(PlainHive, globals())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 
 from engine import ICEBERG, TABLES, EngineError, Hive, Trino
-from engines import WithEngines
+from engines import WithEngines, on_further_metastores
 from lake import BURST, Lake
 
 # The month of which a sample is read.
@@ -278,10 +278,7 @@ class OnMetastore313(Reading, unittest.TestCase):
     hive_servers = ("3.1.3",)
 
 
-class OnMetastore2310(Reading, unittest.TestCase):
-    metastore = "2.3.10"
-    # None runs here that belongs to it.
-    hive_servers = ()
+on_further_metastores(Reading, globals())
 
 
 def text(engine) -> str:

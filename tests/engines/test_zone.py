@@ -10,7 +10,7 @@ import subprocess
 import unittest
 
 from engine import STACK, Spark
-from test_types import Types
+from test_types import AsHive, Types
 
 ZONE = "Asia/Kolkata"
 SERVERS = ("metastore", "hiveserver2", "hiveserver2-3.1.3", "trino")
@@ -31,7 +31,7 @@ def setUpModule():
     restart()
 
 
-class InIndia(Types, unittest.TestCase):
+class India:
     metastore = "4.0.1"
     iceberg_servers = ("3.1.3",)
     hive_servers = ("4.0.1",)
@@ -44,11 +44,17 @@ class InIndia(Types, unittest.TestCase):
         cls.addClassCleanup(engine.close)
         return engine
 
+
+class InIndia(India, Types, unittest.TestCase):
     def test_the_servers_are_in_that_zone(self):
         self.assertEqual(self.spark.run("select current_timezone()").value(), ZONE)
         for hive in self.hives.values():
             shown = hive.run("set system:user.timezone").text()
             self.assertIn(f"user.timezone={ZONE}", shown, hive.name)
+
+
+class AsHiveInIndia(India, AsHive, unittest.TestCase):
+    pass
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@
     tests/faults/kills.py --kills 200               the long form: two daemons on the same tables, killed in turn
     tests/faults/kills.py --kills 15 --servers      each server of the stack killed and restarted once as well, and stopped
                                                     by SIGSTOP for a while
-    tests/faults/kills.py --kills 15 --text         with bronze as text files; goes with --servers and --group
+    tests/faults/kills.py --kills 15 --text         with bronze as text files and silver as plain Parquet files; goes with --servers and --group
     tests/faults/kills.py --kills 60 --group        three daemons in one consumer group, which share the partitions
+    tests/faults/kills.py --metastore 3.1.3         on a metastore that does not compare: each commit takes the table's lock, and whoever
+                                                    was killed with one holds the others up for the lock timeout
 
 Without --group two daemons work on the same tables by mistake the whole time; the offsets keep them apart. A producer sends until all kills are done.
 At the end one run catches up, `lakesmith verify` compares the layers, and Spark counts bronze's records and coordinates and sums silver;
@@ -28,6 +30,7 @@ import time
 import uuid
 from decimal import Decimal
 from pathlib import Path
+from typing import Optional
 
 TESTS = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TESTS / "reference"))
@@ -44,7 +47,8 @@ MEMBER = (
     "source.kafka.options.session.timeout.ms=6000",
     "source.kafka.options.heartbeat.interval.ms=500",
 )
-TEXT = ("bronze.format=hive",)
+# By year alone: a commit brings a file for each partition, and there are three commits a second.
+PLAIN = ("bronze.format=hive", "silver.format=hive", 'silver.partition_by=["Year"]')
 # How long a server is stopped by SIGSTOP, or stays dead, in seconds.
 PAUSE = 4
 
@@ -52,15 +56,15 @@ PAUSE = 4
 class Lake:
     """One pipeline of its own on the stack."""
 
-    def __init__(self, program: str, directory: Path, more_settings: tuple[str, ...] = ()):
-        self.program, self.directory = program, directory
+    def __init__(self, program: str, directory: Path, more_settings: tuple[str, ...] = (), metastore: Optional[str] = None):
+        self.program, self.directory, self.metastore = program, directory, metastore
         self.name = f"kills_{uuid.uuid4().hex[:12]}"
         self.settings = [
             f"tables.database={self.name}",
             f"storage.warehouse={os.environ['HDFS_URL']}/{self.name}",
             f"source.topic={self.name}",
             f"source.kafka.brokers={os.environ['KAFKA_BROKER']}",
-            f"metastore.uris={json.dumps(metastores())}",
+            f"metastore.uris={json.dumps(metastores(metastore))}",
             "pipeline.commit_interval=300ms",
             # A stopped server must not outlast the test's patience.
             "metastore.call_timeout=10s",
@@ -87,8 +91,10 @@ class Lake:
             return subprocess.Popen(self.command(*arguments), cwd=self.directory, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
 
 
-def metastores() -> list[str]:
-    """The main one, and the second one if the stack has it."""
+def metastores(version: Optional[str]) -> list[str]:
+    """That of a version, or the main one and the second one if the stack has it."""
+    if version:
+        return [os.environ[f"HIVE_METASTORE_URIS_{version.replace('.', '_')}"]]
     names = ("HIVE_METASTORE_URIS", "HIVE_METASTORE_URIS_SECOND")
     return [os.environ[name] for name in names if name in os.environ]
 
@@ -168,8 +174,10 @@ def disturb_servers(daemons: Daemons):
         daemons.check()
 
 
-def spark(statements: list[str]) -> list[list]:
-    done = subprocess.run([sys.executable, str(TESTS / "stack" / "spark_sql.py"), *statements], capture_output=True, text=True, timeout=600)
+def spark(metastore: Optional[str], statements: list[str]) -> list[list]:
+    named = ["--metastore", metastore] if metastore else []
+    command = [sys.executable, str(TESTS / "stack" / "spark_sql.py"), *named, *statements]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     if done.returncode != 0:
         raise SystemExit(f"Spark: {done.stdout}{done.stderr}")
@@ -183,10 +191,10 @@ def differences(lake: Lake, sent: Path) -> list[str]:
     table = {layer: f"{lake.name}.{name}_amazon_sales{rest}" for layer, name, rest in
              (("bronze", "bronze", ""), ("silver", "silver", ""), ("rejected", "silver", "_rejected"), ("gold", "gold", "_aggregated"))}
     sums = ", ".join(f"sum({name})" for name in SUMMED)
-    (bronze, distinct), (spread,), (silver, *silver_sums), (rejected,), (orders, revenue) = spark([
+    (bronze, distinct), (spread,), (silver, silver_distinct, *silver_sums), (rejected,), (orders, revenue) = spark(lake.metastore, [
         f"select count(*), count(distinct `partition`, `offset`) from {table['bronze']}",
         f"select sum(length) from (select max(`offset`) - min(`offset`) + 1 as length from {table['bronze']} group by `partition`)",
-        f"select count(*), {sums} from {table['silver']}",
+        f"select count(*), count(distinct `partition`, `offset`), {sums} from {table['silver']}",
         f"select count(*) from {table['rejected']}",
         f"select sum(TotalOrders), sum(TotalRevenue) from {table['gold']}",
     ])
@@ -195,6 +203,7 @@ def differences(lake: Lake, sent: Path) -> list[str]:
         "bronze coordinates": (distinct, wanted["bronze"]["rows"]),
         "bronze offsets without a hole": (spread, wanted["bronze"]["rows"]),
         "silver rows": (silver, wanted["silver"]["rows"]),
+        "silver coordinates": (silver_distinct, wanted["silver"]["rows"]),
         "rejected rows": (rejected, wanted["rejected"]["rows"]),
         "gold orders": (orders, wanted["silver"]["rows"]),
         "gold revenue": (Decimal(revenue), Decimal(wanted["silver"]["sums"]["TotalAmount"])),
@@ -209,14 +218,18 @@ def main():
     parser.add_argument("--kills", type=int, default=15)
     parser.add_argument("--servers", action="store_true", help="kill, restart and stop each server as well")
     parser.add_argument("--group", action="store_true", help="three daemons in one consumer group instead of two by mistake")
-    parser.add_argument("--text", action="store_true", help="bronze as plain Hive text files")
+    parser.add_argument("--text", action="store_true", help="bronze and silver as plain Hive tables")
+    parser.add_argument("--metastore", metavar="VERSION", help="not the stack's main one")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     arguments = parser.parse_args()
+    if arguments.servers and arguments.metastore:
+        parser.error("--servers kills the main metastore")
     print(f"seed {arguments.seed}", flush=True)
     chance = random.Random(arguments.seed)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lakesmith-kills-") as name, contextlib.ExitStack() as cleanup:
-        lake = Lake(os.environ["LAKESMITH_BIN"], Path(name), (*(MEMBER if arguments.group else ()), *(TEXT if arguments.text else ())))
+        settings = (*(MEMBER if arguments.group else ()), *(PLAIN if arguments.text else ()))
+        lake = Lake(os.environ["LAKESMITH_BIN"], Path(name), settings, arguments.metastore)
         # More than will be needed: the producer is stopped when the kills are done.
         rows = int(RATE * (arguments.kills * 2 + (90 if arguments.servers else 0) + 20))
         lake.run("generate", "--rows", str(rows), "--format", "jsonl", "--bad-share", "0.005", "--output", "sales.jsonl")

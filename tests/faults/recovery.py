@@ -39,10 +39,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, default=7)
+    parser.add_argument("--metastore", metavar="VERSION", help="not the stack's main one: 3.1.3 locks")
     parser.add_argument("--bar", type=float, default=3.0, help="seconds that the median may take; 0 for none")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lakesmith-recovery-") as name, contextlib.ExitStack() as cleanup:
-        lake = Lake(os.environ["LAKESMITH_BIN"], Path(name))
+        lake = Lake(os.environ["LAKESMITH_BIN"], Path(name), metastore=arguments.metastore)
         began = time.monotonic()
         lake.run("generate", "--rows", str(arguments.rows), "--format", "jsonl", "--output", "stored.jsonl")
         lake.run("topic", "create", lake.name, "--partitions", "3")

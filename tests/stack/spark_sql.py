@@ -4,7 +4,7 @@
     eval "$(tests/stack/stack env)"
     tests/stack/spark_sql.py 'select count(*) from datalake.silver_amazon_sales' 'show tables in datalake'
     tests/stack/spark_sql.py < statements.sql
-    tests/stack/spark_sql.py --metastore 3.1.3 'show tables in datalake'
+    tests/stack/spark_sql.py --spark 3.5 --metastore 3.1.3 'show tables in datalake'
 
 How statements and answers look is said in sql_client.py.
 
@@ -21,8 +21,12 @@ from typing import Optional
 from sql_client import STACK, become, serve, setting
 
 
-def session(metastore: Optional[str], zone: str):
-    """A local session. Hive 4 has to be asked by its own client; older metastores by the one that Spark brings."""
+# The line of Spark, and how its variables in `stack env` begin.
+LINES = {"4.1": "LAKESMITH_SPARK", "3.5": "LAKESMITH_SPARK_3_5"}
+
+
+def session(line: str, metastore: Optional[str], zone: str):
+    """A local session. Hive 4 has to be asked by a newer client than the one that Spark brings, which older metastores are asked by."""
     import logging
 
     from pyspark.sql import SparkSession
@@ -31,12 +35,12 @@ def session(metastore: Optional[str], zone: str):
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     uris = "HIVE_METASTORE_URIS" + (f"_{metastore.replace('.', '_').upper()}" if metastore else "")
     hive_4 = setting(uris) not in [os.environ.get(f"HIVE_METASTORE_URIS_{version}") for version in ("3_1_3", "2_3_10", "2_3_9")]
-    jars = Path(setting("LAKESMITH_SPARK_JARS"))
+    jars = Path(setting(f"{LINES[line]}_JARS"))
     # Iceberg's catalog loads the metastore's classes beside Spark's own Hive 2.3 client, so these come first.
     # hive-common must not: it renames configuration keys which that client uses.
     (iceberg,) = jars.glob("iceberg-spark-runtime-*.jar")
-    first = [iceberg, *jars.glob("hive-standalone-metastore-common-*.jar"), *jars.glob("hive-storage-api-*.jar")]
-    hive_client = [jar for jar in jars.glob("*.jar") if not jar.name.startswith("iceberg-")]
+    first = [iceberg, *jars.glob("hive-standalone-metastore-*.jar"), *jars.glob("hive-storage-api-*.jar")]
+    hive_client = [jar for jar in jars.glob("*.jar") if jar != iceberg and (line == "4.1" or jar not in first)]
     scratch = Path(setting("LAKESMITH_STACK_DIR")) / "data" / "spark"
     scratch.mkdir(parents=True, exist_ok=True)
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
@@ -68,10 +72,17 @@ def session(metastore: Optional[str], zone: str):
     if hive_4:
         settings |= {
             "spark.driver.extraClassPath": ":".join(map(str, first)),
-            "spark.sql.hive.metastore.version": "4.0.1",
+            "spark.sql.hive.metastore.version": "4.0.1" if line == "4.1" else "3.1.3",
             "spark.sql.hive.metastore.jars": "path",
             "spark.sql.hive.metastore.jars.path": ",".join(f"file://{jar}" for jar in hive_client),
         }
+    else:
+        # Before 4, a metastore on PostgreSQL fails to filter by whole numbers (Year = 2024) as soon as any table of it is partitioned by text.
+        # Spark asks for all partitions then, and prunes them itself.
+        settings["spark.sql.hive.metastorePartitionPruningFallbackOnException"] = "true"
+    if line == "3.5":
+        # Where a file does not say that Spark wrote it, days before 1582-10-15 are an error by default; as Spark 4 takes them:
+        settings |= {f"spark.sql.parquet.{kind}RebaseModeInRead": "CORRECTED" for kind in ("datetime", "int96")}
     builder = SparkSession.builder.appName("spark_sql")
     for name, value in settings.items():
         builder = builder.config(name, str(value))
@@ -79,16 +90,17 @@ def session(metastore: Optional[str], zone: str):
 
 
 def main(arguments: list[str]) -> int:
-    become("LAKESMITH_SPARK_PYTHON", __file__, arguments)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spark", choices=LINES, default="4.1", help="the line of Spark")
     parser.add_argument("--metastore", metavar="VERSION", help="instead of the stack's main one")
     parser.add_argument("--zone", default="UTC", help="time zone of the JVM and the session; answers are in UTC all the same")
     parser.add_argument("statements", nargs="*")
     options = parser.parse_args(arguments)
+    become(f"{LINES[options.spark]}_PYTHON", __file__, arguments)
     # The JVM inherits standard output: keep it for the answers alone.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    spark = session(options.metastore, options.zone)
+    spark = session(options.spark, options.metastore, options.zone)
 
     def execute(sql: str):
         frame = spark.sql(sql)

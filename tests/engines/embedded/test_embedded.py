@@ -1,12 +1,10 @@
-"""Spark and pyiceberg on the embedded metastore: they read every layer and write Iceberg tables, and lakesmith goes on. DuckDB reads.
+"""Spark, Trino and pyiceberg on the embedded metastore: they read every layer and write Iceberg tables, and lakesmith goes on. DuckDB reads.
 
-LAKESMITH_BIN is the program. No other server is needed; Spark, pyiceberg and DuckDB are installed into the stack's cache.
+LAKESMITH_BIN is the program. No server of the stack is needed; the engines are installed into the stack's cache.
 """
 
-import csv
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -16,22 +14,24 @@ from decimal import Decimal
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(TESTS / "stack"), str(TESTS / "engines")]
+sys.path[:0] = [str(TESTS / "stack"), str(TESTS / "engines"), str(Path(__file__).resolve().parent)]
 
 from matrix import EMBEDDED, Cells  # noqa: E402
-from stacklib import duckdb, pyiceberg, settings, spark  # noqa: E402
+from python_clients import DUCKDB, GOLD, LAYERS, PYICEBERG, PythonClients  # noqa: E402
+from stacklib import clients, settings, spark  # noqa: E402
+from trino_here import TrinoHere  # noqa: E402
 
-ROWS, MORE = 3_000, 500
-LAYERS = ("bronze_amazon_sales", "silver_amazon_sales", "silver_amazon_sales_rejected")
-GOLD = ("gold_amazon_sales_aggregated", "gold_amazon_sales_aggregated_view")
+ROWS, MORE = 3_000, 750
 
 
-class Embedded(unittest.TestCase):
+class Embedded(PythonClients, unittest.TestCase):
+    database = "datalake"
+
     @classmethod
     def setUpClass(cls):
         cls.cells = Cells(swaps={EMBEDDED: "false"})
         cls.addClassCleanup(cls.cells.save)
-        spark.install()
+        spark.SPARK.install()
         directory = tempfile.TemporaryDirectory(prefix="lakesmith-embedded-")
         cls.addClassCleanup(directory.cleanup)
         cls.directory = Path(directory.name)
@@ -70,37 +70,26 @@ class Embedded(unittest.TestCase):
             raise AssertionError(f"lakesmith {' '.join(arguments)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def count(self, table: str) -> int:
-        answer = self.lakesmith("query", "--output", "csv", f"SELECT count(*) AS n FROM datalake.{table}")
-        return int(next(csv.DictReader(answer.splitlines()))["n"])
-
-    def counts(self, tables: tuple[str, ...] = LAYERS) -> dict[str, int]:
-        return {table: self.count(table) for table in tables}
-
     def spark(self, *statements: str) -> list[list]:
         environment = {
-            **os.environ,
             **spark.variables(),
             "LAKESMITH_STACK_DIR": str(self.directory),
             "HDFS_URL": f"file://{self.directory}/lakehouse",
             "HIVE_METASTORE_URIS": self.uri,
         }
-        script = str(TESTS / "stack" / "spark_sql.py")
-        done = subprocess.run([script, *statements], env=environment, capture_output=True, text=True, timeout=600)
+        return self.engine("spark_sql.py", environment, statements)
+
+    def trino(self, uri: str, *statements: str) -> list[list]:
+        return self.engine("trino_sql.py", {**clients.variables(), "TRINO_URL": uri}, statements)
+
+    def engine(self, script: str, environment: dict[str, str], statements: tuple[str, ...]) -> list[list]:
+        """The rows that each statement returns."""
+        command = [str(TESTS / "stack" / script), *statements]
+        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=600)
         answers = [json.loads(line) for line in done.stdout.splitlines()]
         self.assertEqual(done.returncode, 0, "\n".join(str(answer.get("error")) for answer in answers) + done.stderr[-3000:])
         self.assertEqual(len(answers), len(statements))
         return [answer["rows"] for answer in answers]
-
-    def pyiceberg(self, command: str) -> dict:
-        client = str(Path(__file__).with_name("pyiceberg_client.py"))
-        # It looks for a configuration of its own in the home directory.
-        environment = {**os.environ, "PYICEBERG_HOME": str(self.directory)}
-        done = subprocess.run(
-            [str(pyiceberg.install()), client, self.uri, command], env=environment, capture_output=True, text=True, timeout=300
-        )
-        self.assertEqual(done.returncode, 0, done.stderr[-3000:])
-        return json.loads(done.stdout)
 
     def go_on(self, rows: range) -> None:
         """More sales arrive, and lakesmith commits them on top of what others did."""
@@ -109,16 +98,28 @@ class Embedded(unittest.TestCase):
         self.lakesmith("run", "--until-caught-up")
         self.lakesmith("verify")
 
+    def go_on_beside_one_row_of_theirs(self, before: dict[str, int]) -> None:
+        """`before` are the counts before an engine inserted a row of its own into silver."""
+
+        def theirs(counts: dict[str, int]) -> int:
+            bronze, silver, rejected = (counts[layer] for layer in LAYERS)
+            return silver + rejected - bronze
+
+        bronze = before[LAYERS[0]]
+        self.go_on(range(bronze, bronze + MORE // 3))
+        after = self.counts()
+        self.assertEqual(after[LAYERS[0]], bronze + MORE // 3)
+        self.assertEqual(theirs(after), theirs(before) + 1)
+
     def cell(self, engine: str, *columns: str):
         return self.cells.cell(EMBEDDED, engine, *columns)
 
     def test_spark_reads_every_layer_and_writes(self):
-        with self.cell("Spark 4.1.1", "bronze", "silver", "rejected", "gold", "view", "its writes"):
+        with self.cell("Spark 4.1.4", "bronze", "silver", "rejected", "gold", "view", "its writes"):
             self.spark_reads_every_layer_and_writes()
 
     def spark_reads_every_layer_and_writes(self):
         before = self.counts(LAYERS + GOLD)
-        more = self.count("bronze_amazon_sales")
         answers = self.spark(
             *(f"select count(*) from datalake.{table}" for table in LAYERS + GOLD),
             "select cast(sum(TotalAmount) as string) from datalake.silver_amazon_sales",
@@ -141,61 +142,64 @@ class Embedded(unittest.TestCase):
         self.assertEqual(answers[14], [[2, "n"]])
         self.assertEqual(answers[15], [[3]])
         self.assertEqual(answers[17], [[before["silver_amazon_sales"] + 1]])
-        self.go_on(range(more, more + MORE // 2))
-        after = self.counts()
-        self.assertEqual(after["bronze_amazon_sales"], before["bronze_amazon_sales"] + MORE // 2)
-        mine = after["silver_amazon_sales"] + after["silver_amazon_sales_rejected"] - after["bronze_amazon_sales"]
-        theirs = before["silver_amazon_sales"] + before["silver_amazon_sales_rejected"] - before["bronze_amazon_sales"]
-        self.assertEqual(mine, theirs + 1)
+        self.go_on_beside_one_row_of_theirs(before)
+
+    def test_trino_reads_every_layer_and_writes(self):
+        server = TrinoHere(self.directory / "trino", self.uri)
+        server.install()
+        self.addCleanup(server.stop)
+        server.start()
+        with self.cell("Trino 476", "bronze", "silver", "rejected", "gold", "view", "its writes"):
+            self.trino_reads_every_layer_and_writes(server.address())
+
+    def trino_reads_every_layer_and_writes(self, uri: str):
+        before = self.counts(LAYERS + GOLD)
+        answers = self.trino(
+            uri,
+            # Either catalog leads to the other one's tables.
+            *(f"select count(*) from hive.datalake.{table}" for table in LAYERS + GOLD),
+            "select cast(sum(TotalAmount) as varchar) from iceberg.datalake.silver_amazon_sales",
+            # The view has doubles.
+            "select cast(cast(sum(total_revenue) as decimal(38,2)) as varchar) from hive.datalake.gold_amazon_sales_aggregated_view",
+            "insert into iceberg.datalake.silver_amazon_sales select * from iceberg.datalake.silver_amazon_sales limit 1",
+            "create table iceberg.datalake.trino_own (id bigint, day date) with (partitioning = array['day'])",
+            "insert into iceberg.datalake.trino_own values (1, date '2025-01-01'), (2, date '2025-01-02')",
+            "alter table iceberg.datalake.trino_own add column note varchar",
+            "insert into iceberg.datalake.trino_own values (3, date '2025-01-02', 'n')",
+            "delete from iceberg.datalake.trino_own where id = 1",
+            "alter table iceberg.datalake.trino_own rename to iceberg.datalake.trino_renamed",
+            "select count(*), max(note) from iceberg.datalake.trino_renamed",
+            'select count(*) > 2 from iceberg.datalake."trino_renamed$snapshots"',
+            "drop table iceberg.datalake.trino_renamed",
+            "select count(*) from iceberg.datalake.silver_amazon_sales",
+        )
+        self.assertEqual({table: answers[at][0][0] for at, table in enumerate(LAYERS + GOLD)}, before)
+        # What other tests inserted into silver since gold was computed is in silver alone.
+        total, gold = Decimal(answers[5][0][0]), Decimal(answers[6][0][0])
+        own = Decimal(self.rows("SELECT sum(TotalAmount) AS t FROM datalake.silver_amazon_sales")[0]["t"])
+        self.assertGreaterEqual(total, gold)
+        self.assertEqual(answers[14], [[2, "n"]])
+        self.assertEqual(answers[15], [[True]])
+        self.assertEqual(answers[17], [[before["silver_amazon_sales"] + 1]])
+        self.assertGreater(own, total)
+        self.go_on_beside_one_row_of_theirs(before)
 
     def test_pyiceberg_reads_every_layer_and_writes(self):
-        with self.cell("pyiceberg 0.12.0", "bronze", "silver", "rejected", "its writes"):
+        with self.cell(PYICEBERG, "bronze", "silver", "rejected", "its writes"):
             self.pyiceberg_reads_every_layer_and_writes()
         for column in ("gold", "view"):
-            self.cells.limit(EMBEDDED, "pyiceberg 0.12.0", column, "no Hive")
+            self.cells.limit(EMBEDDED, PYICEBERG, column, "no Hive")
 
     def pyiceberg_reads_every_layer_and_writes(self):
-        before = self.counts()
         more = self.count("bronze_amazon_sales")
-        read = self.pyiceberg("read")
-        self.assertEqual(read["rows"], before)
-        self.assertEqual(read["tables"], sorted(f"datalake.{table}" for table in LAYERS))
-        (total,) = csv.DictReader(
-            self.lakesmith("query", "--output", "csv", "SELECT sum(TotalAmount) AS t FROM datalake.silver_amazon_sales").splitlines()
-        )
-        self.assertEqual(Decimal(read["total"]), Decimal(total["t"]))
-        self.assertEqual(self.pyiceberg("write"), {"rows": 2})
-        self.assertEqual(self.count("pyiceberg_renamed"), 2)
-        self.go_on(range(more, more + MORE // 2))
-        self.assertEqual(self.pyiceberg("read")["rows"], self.counts())
-        self.assertEqual(self.pyiceberg("drop"), {"exists": False})
+        self.pyiceberg_reads_every_layer()
+        self.pyiceberg_writes()
+        self.go_on(range(more, more + MORE // 3))
+        self.pyiceberg_reads_on_and_drops()
 
     def test_duckdb_reads_every_layer(self):
-        """At the metadata files and locations that lakesmith names: DuckDB asks no metastore."""
-        with self.cell("DuckDB 1.4.4", "bronze", "silver", "rejected", "gold"):
-            shown = {table: self.lakesmith("tables", "show", f"datalake.{table}") for table in LAYERS}
-            found = {table: re.search(r"^  metadata +(\S+)$", text, re.MULTILINE) for table, text in shown.items()}
-            names = dict(zip(("bronze", "silver", "rejected"), (path(found[table][1]) for table in LAYERS)))
-            partitions = self.rows(f"SELECT location FROM datalake.{GOLD[0]}$partitions")
-            tables = {**names, "gold": [path(row["location"]) for row in partitions]}
-            client = str(Path(__file__).with_name("duckdb_client.py"))
-            done = subprocess.run([str(duckdb.install()), client, json.dumps(tables)], capture_output=True, text=True, timeout=300)
-            self.assertEqual(done.returncode, 0, done.stderr[-3000:])
-            bronze, silver, rejected, gold = (f"datalake.{table}" for table in (*LAYERS, GOLD[0]))
-            own = {
-                "bronze": f'SELECT count(*), sum("offset"), min(md5(value)), max(md5(value)) FROM {bronze}',
-                "silver": "SELECT count(*), sum(TotalAmount), sum(Discount), count(DISTINCT OrderID), min(OrderDate), max(OrderDate),"
-                f" count(*) FILTER (WHERE Year = 2024 AND Month = 6) FROM {silver}",
-                "rejected": f"SELECT count(*), count(DISTINCT reason) FROM {rejected}",
-                "gold": f"SELECT count(*), sum(TotalOrders), sum(TotalRevenue), min(window_start) FROM {gold}",
-            }
-            wanted = {layer: list(self.rows(sql)[0].values()) for layer, sql in own.items()}
-            self.assertEqual(json.loads(done.stdout), wanted)
-            for layer, values in wanted.items():
-                self.assertNotIn(values[0], ("", "0"), layer)
-
-    def rows(self, sql: str) -> list[dict[str, str]]:
-        return list(csv.DictReader(self.lakesmith("query", "--output", "csv", sql).splitlines()))
+        with self.cell(DUCKDB, "bronze", "silver", "rejected", "gold"):
+            self.duckdb_reads_every_layer()
 
     def test_what_was_acknowledged_survives_a_kill_of_the_server(self):
         before = self.pyiceberg("read")
@@ -204,10 +208,6 @@ class Embedded(unittest.TestCase):
             socket.create_connection(("127.0.0.1", self.port), timeout=5)
         self.serve()
         self.assertEqual(self.pyiceberg("read"), before)
-
-
-def path(location: str) -> str:
-    return location.removeprefix("file://")
 
 
 if __name__ == "__main__":
