@@ -27,6 +27,8 @@ pub enum Window {
     /// Bronze in plain Hive form: the commit is made, its file has not got its name.
     BronzeClaimed,
     BronzeSwapped,
+    /// Silver in plain Hive form: the commit is made, its files have not got their names, nor the metastore its new partitions.
+    SilverClaimed,
     SilverSwapped,
     RejectedSwapped,
     /// Silver's data files of one step of its catch-up are written.
@@ -39,15 +41,20 @@ pub enum Window {
     GoldProgressWritten,
     /// The metastore's lock on a table is held.
     Locked,
+    /// A change of a table's metadata alone is durable, and not yet the table's.
+    ChangeWritten,
+    /// A step of `schema apply` is the table's.
+    SchemaStep,
 }
 
 impl Window {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::TablesCreated,
         Self::BronzeFilesWritten,
         Self::BronzeMetadataWritten,
         Self::BronzeClaimed,
         Self::BronzeSwapped,
+        Self::SilverClaimed,
         Self::SilverSwapped,
         Self::RejectedSwapped,
         Self::CatchUpFilesWritten,
@@ -56,6 +63,8 @@ impl Window {
         Self::GoldSwitched,
         Self::GoldProgressWritten,
         Self::Locked,
+        Self::ChangeWritten,
+        Self::SchemaStep,
     ];
 
     pub fn name(self) -> &'static str {
@@ -65,6 +74,7 @@ impl Window {
             Self::BronzeMetadataWritten => "bronze:metadata-written",
             Self::BronzeClaimed => "bronze:claimed",
             Self::BronzeSwapped => "bronze:swapped",
+            Self::SilverClaimed => "silver:claimed",
             Self::SilverSwapped => "silver:swapped",
             Self::RejectedSwapped => "rejected:swapped",
             Self::CatchUpFilesWritten => "silver:catch-up-files-written",
@@ -73,6 +83,8 @@ impl Window {
             Self::GoldSwitched => "gold:switched",
             Self::GoldProgressWritten => "gold:progress-written",
             Self::Locked => "lock:held",
+            Self::ChangeWritten => "change:metadata-written",
+            Self::SchemaStep => "schema:step-done",
         }
     }
 

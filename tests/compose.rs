@@ -69,7 +69,7 @@ fn text(file: impl AsRef<Path>) -> String {
 }
 
 fn compose() -> Compose {
-    serde_saphyr::from_str(&text(FILE)).unwrap()
+    serde_yaml_ng::from_str(&text(FILE)).unwrap()
 }
 
 /// The images that a Dockerfile begins its stages with.

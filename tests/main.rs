@@ -1,4 +1,4 @@
-//! The one integration binary: each module tests one part of lakesmith from outside, against real servers where it has any.
+//! Each module tests one part of lakesmith from outside, against real servers where it has any. `tests/simulation` is a binary of its own.
 
 mod cli;
 mod compose;
@@ -9,7 +9,6 @@ mod gold;
 mod layering;
 mod metastore;
 mod servers;
-mod simulation;
 mod source;
 mod storage;
 mod table;

@@ -7,13 +7,11 @@
 //!
 //! *Invariants*: an empty value, a null value and one that is no text are records like any other.
 
-mod file_name;
 mod json_lines;
-mod table;
-mod text_commit;
 mod text_table;
 #[cfg(test)]
 mod text_tests;
+mod text_writer;
 
 use std::sync::Arc;
 
@@ -21,10 +19,11 @@ use arrow::datatypes::Schema;
 use iceberg::arrow::arrow_schema_to_schema_auto_assign_ids;
 use serde::{Deserialize, Serialize};
 
-pub use table::{BronzeBatch, BronzeFiles, BronzePreparation, BronzePrepared, BronzeSpec, BronzeTable, BronzeWriter};
-pub use text_table::{COMMIT_LOG, TextSpec, TextTable, is_text_table};
+pub use text_table::{TextTable, text_spec};
+pub use text_writer::TextWriter;
 
 use crate::record::{HEADERS, INGESTED_AT, KEY, OFFSET, PARTITION, TIMESTAMP, TOPIC, VALUE, raw_schema};
+use crate::table::{RecordTable, RecordWriter, TableFormat};
 
 /// The bronze layer of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,21 +34,17 @@ pub struct BronzeSettings {
     /// Directory of the table; a relative one stands below the warehouse. Default: chosen from the warehouse and the table's name.
     pub location: Option<String>,
     /// `iceberg`, or `hive`: JSON text files, one for each commit. Default: iceberg.
-    pub format: BronzeFormat,
+    pub format: TableFormat,
 }
 
-/// The form of the bronze table.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BronzeFormat {
-    #[default]
-    Iceberg,
-    Hive,
-}
+/// The table in either of its forms.
+pub type BronzeTable = RecordTable<TextTable>;
+/// Writes the files of a batch for it.
+pub type BronzeWriter = RecordWriter<TextWriter>;
 
 impl Default for BronzeSettings {
     fn default() -> Self {
-        Self { table: "bronze".into(), location: None, format: BronzeFormat::default() }
+        Self { table: "bronze".into(), location: None, format: TableFormat::default() }
     }
 }
 

@@ -8,8 +8,7 @@ use futures::TryStreamExt;
 use iceberg::TableIdent;
 use uuid::Uuid;
 
-use super::text_commit::{TextBatch, TextPrepared};
-use super::text_table::{TextSpec, TextTable};
+use super::text_table::{TextTable, text_spec};
 use crate::catalog::{CatalogSettings, CommitOutcome, Lakehouse, Rejection};
 use crate::checkpoint::{Delta, OffsetRange, PartitionId};
 use crate::completeness::Completeness;
@@ -18,11 +17,12 @@ use crate::hive::Claim;
 use crate::metastore::MetastoreSettings;
 use crate::record::{coordinates, headers_type, raw_schema};
 use crate::storage::{CloseBarrier, Create, StorageSettings};
-use crate::table::{Origin, Stated};
+use crate::table::logged::{LoggedFiles, LoggedForm, LoggedPrepared, LoggedSpec, LoggedWriter};
+use crate::table::{Append, Origin, Stated, WriterSettings, prepare_logged};
 
 struct Lake {
     lakehouse: Lakehouse,
-    spec: TextSpec,
+    spec: LoggedSpec,
     directory: tempfile::TempDir,
 }
 
@@ -32,7 +32,7 @@ impl Lake {
         let storage = StorageSettings { warehouse: directory.path().display().to_string(), ..StorageSettings::default() };
         let lakehouse = Lakehouse::open(&MetastoreSettings::default(), &storage, &CatalogSettings::default()).await.unwrap();
         let location = format!("{}/bronze", lakehouse.storages().warehouse());
-        let spec = TextSpec { ident: TableIdent::from_strs(["lake", "bronze"]).unwrap(), location, comment: "test".into() };
+        let spec = text_spec(TableIdent::from_strs(["lake", "bronze"]).unwrap(), &location, "test");
         lakehouse.catalog().ensure_database(spec.ident.namespace()).await.unwrap();
         Self { lakehouse, spec, directory }
     }
@@ -85,17 +85,21 @@ fn records(partition: PartitionId, offsets: std::ops::Range<i64>) -> RecordBatch
     .unwrap()
 }
 
+fn append(files: LoggedFiles, delta: Delta) -> Append<LoggedFiles> {
+    Append { files, delta, origin: origin(), commit_id: Uuid::now_v7(), input: None, summary: BTreeMap::new() }
+}
+
 /// A batch of all records of some ranges, prepared.
-async fn prepare(table: &mut TextTable, ranges: &[(PartitionId, std::ops::Range<i64>)]) -> Result<TextPrepared, String> {
+async fn prepare(table: &mut TextTable, ranges: &[(PartitionId, std::ops::Range<i64>)]) -> Result<LoggedPrepared, String> {
     let barrier = CloseBarrier::new();
-    let mut writer = table.writer(&barrier);
+    let mut writer = LoggedForm::writer(table, &WriterSettings::default(), &barrier).unwrap();
     let mut delta = Delta::default();
     for (partition, offsets) in ranges {
         writer.write(&records(*partition, offsets.clone())).await.unwrap();
         delta.extend(*partition, OffsetRange::new(offsets.start, offsets.end), (offsets.end - offsets.start) as u64).unwrap();
     }
-    let batch = TextBatch { files: writer.finish(), delta, origin: origin(), commit_id: Uuid::now_v7(), notes: BTreeMap::new() };
-    let prepared = table.prepare(batch, &barrier).await.unwrap();
+    let batch = append(writer.finish().await.unwrap(), delta);
+    let prepared = prepare_logged(table, batch, &barrier).await.unwrap();
     barrier.wait().await.unwrap();
     prepared.map_err(|mismatch| mismatch.to_string())
 }
@@ -138,9 +142,7 @@ async fn commits_are_files_with_their_offsets_and_are_found_again() {
     // Offsets without any record are in a name too.
     let barrier = CloseBarrier::new();
     let delta: Delta = "d;0:10+3-3".parse().unwrap();
-    let batch =
-        TextBatch { files: Default::default(), delta, origin: origin(), commit_id: Uuid::now_v7(), notes: BTreeMap::new() };
-    let prepared = table.prepare(batch, &barrier).await.unwrap().unwrap();
+    let prepared = prepare_logged(&mut table, append(LoggedFiles::default(), delta), &barrier).await.unwrap().unwrap();
     barrier.wait().await.unwrap();
     prepared.swap(&mut table).await.into_result(&"bronze").unwrap();
     assert_eq!(lake.files()[2], "000000000003_0.10-13.3.json");
@@ -188,7 +190,7 @@ async fn a_commit_whose_file_has_no_name_yet_is_read_and_completed_by_the_next_w
     commit(&mut table, &[(0, 0..10)]).await;
     // As a process leaves it that was killed behind its entry.
     let prepared = prepare(&mut table, &[(0, 10..15)]).await.unwrap();
-    let entry = prepared.entry(table.newest()).unwrap();
+    let entry = prepared.entry(&table).unwrap();
     assert_eq!(table.log().claim(&entry).await.unwrap(), Claim::Won);
 
     assert_eq!(lake.files().len(), 1);

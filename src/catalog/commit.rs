@@ -8,10 +8,11 @@ use iceberg::spec::{TableMetadata, TableMetadataBuildResult};
 use iceberg::{ErrorKind, MetadataLocation, TableIdent, TableRequirement, TableUpdate};
 use tracing::debug;
 
-use super::swap::Standing;
+use super::swap::{Standing, Turn};
 use super::{CommitOutcome, HiveCatalog, Loaded, Rejection, SwapOutcome, Version};
 use crate::error::{Context, Error, Kind, Result};
 use crate::retry::Backoff;
+use crate::window::Window;
 
 /// How an attempt ended, and what that may still mean for its files.
 pub(crate) struct Settled {
@@ -58,21 +59,17 @@ impl HiveCatalog {
         change: impl Fn(&Version) -> Result<TableMetadataBuildResult, Rejection>,
     ) -> CommitOutcome<Loaded> {
         let mut backoff = Backoff::new(&self.settings().commit_retry);
+        let mut turn = Turn::default();
         loop {
-            let refused = |error| CommitOutcome::Rejected(Rejection::Refused(error));
-            let from = match self.load(ident).await {
-                Ok(Some(loaded)) => loaded.version,
-                Ok(None) => return CommitOutcome::Rejected(Rejection::Moved { found: None }),
-                Err(error) => return refused(error),
+            let (from, to) = match self.build_next(ident, &change).await {
+                Ok(versions) => versions,
+                Err(rejection) => {
+                    turn.pass().await;
+                    return CommitOutcome::Rejected(rejection);
+                }
             };
-            let to = match change(&from) {
-                Ok(built) => self.next_version(&from, built.metadata),
-                Err(rejection) => return CommitOutcome::Rejected(rejection),
-            };
-            if let Err(error) = self.write_version(&to).await {
-                return refused(error);
-            }
-            let settled = self.settle(ident, &from, &to, &mut backoff).await;
+            Window::ChangeWritten.pass();
+            let settled = self.settle(ident, &from, &to, turn, &mut backoff).await;
             match settled.outcome {
                 SwapOutcome::Committed => {
                     return match self.load(ident).await {
@@ -89,9 +86,10 @@ impl HiveCatalog {
                     match rejection {
                         Rejection::Moved { found: Some(found) } => {
                             debug!(table = %ident, found, "another commit was faster, trying again on top of it");
-                            if !backoff.wait().await {
-                                return CommitOutcome::Rejected(Rejection::Moved { found: Some(found) });
-                            }
+                            turn = match self.next_turn(ident, &from, &mut backoff).await {
+                                Some(turn) => turn,
+                                None => return CommitOutcome::Rejected(Rejection::Moved { found: Some(found) }),
+                            };
                         }
                         rejection => return CommitOutcome::Rejected(rejection),
                     }
@@ -101,15 +99,35 @@ impl HiveCatalog {
         }
     }
 
+    /// The table's version of now and the changed one, whose file is durable on return.
+    async fn build_next(
+        &self,
+        ident: &TableIdent,
+        change: impl Fn(&Version) -> Result<TableMetadataBuildResult, Rejection>,
+    ) -> Result<(Version, Version), Rejection> {
+        let loaded = self.load(ident).await.map_err(Rejection::Refused)?;
+        let from = loaded.ok_or(Rejection::Moved { found: None })?.version;
+        let to = self.next_version(&from, change(&from)?.metadata);
+        self.write_version(&to).await.map_err(Rejection::Refused)?;
+        Ok((from, to))
+    }
+
     /// Swaps, and stays with an attempt until it is decided or the tries are used up.
     ///
     /// Repeating an undecided swap is safe: both tries name the same file and expect the same old value, so whichever comes first
     /// makes the other one fail. Where nothing makes it fail (no expected value, and a request that outlives its lock) it can only put
     /// the pointer back on a version whose files all stay; see `swap`.
-    pub(crate) async fn settle(&self, ident: &TableIdent, from: &Version, to: &Version, backoff: &mut Backoff) -> Settled {
+    pub(crate) async fn settle(
+        &self,
+        ident: &TableIdent,
+        from: &Version,
+        to: &Version,
+        mut turn: Turn,
+        backoff: &mut Backoff,
+    ) -> Settled {
         let mut undecided: Option<Error> = None;
         loop {
-            let last = match self.swap(ident, from, to).await {
+            let last = match self.swap_in_turn(ident, from, to, turn.take()).await {
                 SwapOutcome::Unknown(error) => Try::Undecided(error),
                 SwapOutcome::Committed => Try::Decided(SwapOutcome::Committed),
                 // The pointer has left the value that every try expects: an earlier one is below it, or never was.

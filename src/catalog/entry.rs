@@ -47,7 +47,7 @@ pub(super) fn is_iceberg(entry: &HiveTable) -> bool {
 pub(super) fn metadata_location(ident: &TableIdent, entry: &HiveTable) -> Result<String> {
     if !is_iceberg(entry) {
         return Err(Error::stop(format!("{ident} is not an Iceberg table"))
-            .hint("choose another table name, or drop what is there; bronze as JSON text needs bronze.format = \"hive\""));
+            .hint("choose another table name, or drop what is there; a plain Hive table needs bronze.format or silver.format = \"hive\""));
     }
     match entry.parameter(METADATA_LOCATION) {
         Some(location) => Ok(location.to_owned()),

@@ -17,6 +17,7 @@
 
 mod commit;
 mod entry;
+mod forward;
 mod hive_type;
 mod iceberg_trait;
 mod lakehouse;
@@ -30,6 +31,7 @@ pub use lakehouse::{EMBEDDED_FILE, Lakehouse};
 pub use outcome::{CommitOutcome, Rejection, SwapOutcome};
 #[doc(hidden)]
 pub use protocol::Protocol;
+pub(crate) use swap::Turn;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -231,14 +233,14 @@ impl HiveCatalog {
     pub(crate) async fn read_version(&self, location: String) -> Result<Version> {
         let metadata = TableMetadata::read_from(self.file_io(), &location).await;
         let metadata = metadata.map_err(|error| {
-            let gone = matches!(StorageError::within(&error), Some(StorageError::NotFound { .. }));
-            let failed = Error::from(error).context(format!("failed to read table metadata {location}"));
-            if !gone {
-                return failed;
+            let failed = format!("failed to read table metadata {location}");
+            if !matches!(StorageError::within(&error), Some(StorageError::NotFound { .. })) {
+                return Error::from(error).context(failed);
             }
-            failed.hint(
-                "was the entry put back behind the versions that the table keeps (write.metadata.previous-versions-max)? set its \
-                 metadata_location to the newest version that is there and was current",
+            // Commits may have passed since the entry was read; or it was put back, which a writer mends: see `forward`.
+            Error::transient(failed).caused_by(error).hint(
+                "was the entry put back behind the versions that the table keeps (write.metadata.previous-versions-max)? `lakesmith run` \
+                 puts it forward to the newest version that is there and was current",
             )
         })?;
         Ok(Version { location, metadata: Arc::new(metadata) })

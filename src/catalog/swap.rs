@@ -2,7 +2,9 @@
 //!
 //! One attempt is two calls: the entry is read, changed and written back. Of all writers that start from one version one must succeed;
 //! what sees to that is the table's [`Way`]: the server compares the pointer with the one that the write expects, or the metastore's lock
-//! is held around both calls, or both. The lock is checked on both sides of the write, and given back on every path.
+//! is held around both calls, or both. The lock is checked on both sides of the write, and given back on every path. Who was too late once
+//! takes the lock before reading the version to build on ([`HiveCatalog::next_turn`]): the server's queue of locks is fair, and a writer whose
+//! attempts take longer than those of others would else lose every race.
 //!
 //! After an error the pointer is looked at. What is found decides, and nothing else:
 //!
@@ -33,6 +35,7 @@ use super::way::Way;
 use super::{HiveCatalog, Rejection, SwapOutcome, Version};
 use crate::error::{Error, Result};
 use crate::metastore::{EnvironmentContext, HeldLock, HiveTable, MetastoreError};
+use crate::retry::{self, Backoff};
 
 /// Where a version of a table stands now.
 pub(crate) enum Standing {
@@ -46,14 +49,48 @@ pub(crate) enum Standing {
     Gone,
 }
 
+/// A writer's turn at a table: with its lock, where its way is the lock.
+#[derive(Debug, Default)]
+pub(crate) struct Turn(Option<HeldLock>);
+
+impl Turn {
+    /// The lock, for the swap.
+    pub(super) fn take(&mut self) -> Option<HeldLock> {
+        self.0.take()
+    }
+
+    /// Gives the lock back when there is nothing to swap after all.
+    pub async fn pass(self) {
+        if let Some(lock) = self.0
+            && let Err(error) = lock.release().await
+        {
+            warn!(error = error.chain(), "a lock stays until the metastore's timeout");
+        }
+    }
+}
+
 impl HiveCatalog {
     /// Moves the table's pointer from `from` to `to`, whose metadata file must be durable. One attempt; an answer that doesn't tell is
     /// looked up once.
     pub async fn swap(&self, ident: &TableIdent, from: &Version, to: &Version) -> SwapOutcome {
+        self.swap_in_turn(ident, from, to, None).await
+    }
+
+    /// As [`Self::swap`], with the table's lock if the caller has it already; it is given back.
+    pub(super) async fn swap_in_turn(
+        &self,
+        ident: &TableIdent,
+        from: &Version,
+        to: &Version,
+        held: Option<HeldLock>,
+    ) -> SwapOutcome {
         let way = match self.way(ident, from).await {
             Ok(way) => way,
             Err(error) => return refused(error),
         };
+        if let Some(lock) = held {
+            return self.swap_under(lock, ident, from, to, way).await;
+        }
         // Dropping the future gives the lock back too.
         match self.lock_for(ident, way).await {
             Ok(None) => self.swap_now(ident, from, to, way).await,
@@ -68,6 +105,24 @@ impl HiveCatalog {
             Way::Expected => Ok(None),
             Way::Locked(_) => HeldLock::acquire(self.metastore(), &ident.namespace.to_url_string(), ident.name()).await.map(Some),
         }
+    }
+
+    /// What precedes an attempt when another commit was faster than the last one. A table with a lock has it on return, so that this
+    /// attempt is the last; for others there was a pause. None if the tries are used up.
+    pub(crate) async fn next_turn(&self, ident: &TableIdent, from: &Version, backoff: &mut Backoff) -> Option<Turn> {
+        let pause = backoff.pause()?;
+        let lock = match self.way(ident, from).await {
+            Ok(way) => self.lock_for(ident, way).await,
+            Err(error) => Err(error),
+        };
+        match lock {
+            Ok(Some(lock)) => return Some(Turn(Some(lock))),
+            Ok(None) => {}
+            // The attempt asks once more, and tells of it.
+            Err(error) => debug!(table = %ident, error = error.chain(), "the lock was not to be had before an attempt"),
+        }
+        retry::sleep(pause).await;
+        Some(Turn(None))
     }
 
     async fn swap_under(&self, lock: HeldLock, ident: &TableIdent, from: &Version, to: &Version, way: Way) -> SwapOutcome {

@@ -66,7 +66,7 @@ pub async fn run(arguments: Arguments) -> Result<Outcome> {
     let config = load(dir, &arguments)?;
     let shutdown = stop_on_signal(COMMITTING)?;
     let report = {
-        let options = RunOptions { until: Until::CaughtUp, shutdown: shutdown.clone(), observer: observer()? };
+        let options = RunOptions { until: Until::CaughtUp, shutdown: shutdown.clone(), observer: observer()?, reload: None };
         pipeline::run(&config.definition(), options).await?
     };
     finish(&config, dir, &report, &shutdown).await

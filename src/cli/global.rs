@@ -16,7 +16,7 @@ pub enum Speaks {
     OfTrouble,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArguments {
     /// Pipeline file; without it ./pipeline.toml, or else ./lakehouse/pipeline.toml

@@ -7,15 +7,16 @@ use iceberg::TableIdent;
 use super::Outcome;
 use super::global::GlobalArguments;
 use super::page::{self, Page, number};
-use crate::bronze::{BronzeFormat, TextTable};
+use crate::bronze::BronzeTable;
 use crate::catalog::Lakehouse;
 use crate::checkpoint::{Checkpoint, Coverage, PartitionId};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::query::overview;
+use crate::silver::SilverTable;
 use crate::source;
 use crate::table::offsets::{self, OffsetsReport, Side};
-use crate::table::{LakeTable, Origin, Progress};
+use crate::table::{LakeTable, Origin, Progress, TableFormat};
 
 /// Show how far each table is; decide what is right where a table contradicts itself
 #[derive(Debug, clap::Args)]
@@ -145,10 +146,15 @@ async fn show(config: &Config, lakehouse: &Lakehouse, only: Option<&str>) -> Res
             continue;
         }
         let ident = TableIdent::from_strs([config.tables.database.as_str(), &name])?;
-        if is_text(config, &name) {
-            text.push(match TextTable::open(lakehouse.catalog(), &ident).await? {
+        if let Some(layer) = logged_layer(config, &name) {
+            let catalog = lakehouse.catalog();
+            let checkpoint = match layer {
+                "bronze" => BronzeTable::open(catalog, &ident, TableFormat::Hive).await?.map(|table| table.checkpoint()),
+                _ => SilverTable::open(catalog, &ident, TableFormat::Hive).await?.map(|table| table.checkpoint()),
+            };
+            text.push(match checkpoint.transpose()? {
                 None => format!("{ident}: not there yet"),
-                Some(table) => describe_text(&table)?,
+                Some(checkpoint) => describe_logged(&ident, checkpoint.as_ref()),
             });
             continue;
         }
@@ -197,20 +203,20 @@ fn describe(report: &OffsetsReport) -> String {
     text.trim_end().to_string()
 }
 
-/// Bronze in plain Hive form has one side only: its newest commit.
-fn describe_text(table: &TextTable) -> Result<String> {
-    let ident = table.ident();
-    Ok(match table.checkpoint()? {
+/// A table in plain Hive form has one side only: its newest commit.
+fn describe_logged(ident: &TableIdent, checkpoint: Option<&Checkpoint>) -> String {
+    match checkpoint {
         None => format!("{ident}: no records yet"),
         Some(checkpoint) => {
             format!("{ident}: topic {}, goes on at\n{}", checkpoint.topic, positions(&checkpoint.partitions))
         }
-    })
+    }
 }
 
-/// Whether a table is bronze in plain Hive form.
-fn is_text(config: &Config, name: &str) -> bool {
-    config.bronze.format == BronzeFormat::Hive && name == config.bronze.table
+/// The layer of a table that is in plain Hive form.
+fn logged_layer(config: &Config, name: &str) -> Option<&'static str> {
+    let layers = [("bronze", &config.bronze.table, config.bronze.format), ("silver", &config.silver.table, config.silver.format)];
+    layers.into_iter().find(|(_, table, format)| *table == name && *format == TableFormat::Hive).map(|(layer, ..)| layer)
 }
 
 fn positions(partitions: &BTreeMap<PartitionId, Coverage>) -> String {
@@ -237,9 +243,9 @@ async fn open(config: &Config, lakehouse: &Lakehouse, named: &str) -> Result<Lak
         return Err(unknown(config, named));
     }
     let ident = TableIdent::from_strs([config.tables.database.as_str(), &name])?;
-    if is_text(config, &name) {
+    if let Some(layer) = logged_layer(config, &name) {
         return Err(Error::config(format!(
-            "the offsets of {ident} are in the names of its files, and cannot be set (bronze.format = \"hive\")"
+            "the offsets of {ident} are in the names of its files, and cannot be set ({layer}.format = \"hive\")"
         ))
         .hint("a deleted file can be put back; to read the topic anew, give the pipeline new table names"));
     }

@@ -68,6 +68,7 @@ fn layers(config: &Config) -> Result<Layers> {
         bronze: ident(&config.bronze.table)?,
         bronze_format: config.bronze.format,
         silver: ident(&config.silver.table)?,
+        silver_format: config.silver.format,
         rejected: ident(&config.silver.rejected_table())?,
         gold: plans.collect::<Result<_>>()?,
         database: config.tables.database.clone(),

@@ -113,8 +113,9 @@ fn named(config: &Config, named: &str) -> Result<(Names, Layer)> {
             .hint(format!("name one of {}; rejected records follow silver", known.join(", "))));
     };
     let (bronze, silver) = (config.bronze.table.clone(), config.silver.table.clone());
-    let (database, bronze_format) = (config.tables.database.clone(), config.bronze.format);
-    Ok((Names { database, bronze, bronze_format, silver, gold: gold.unwrap_or_default() }, layer))
+    let database = config.tables.database.clone();
+    let (bronze_format, silver_format) = (config.bronze.format, config.silver.format);
+    Ok((Names { database, bronze, bronze_format, silver, silver_format, gold: gold.unwrap_or_default() }, layer))
 }
 
 /// The instant that a text stands for, in UTC.

@@ -96,6 +96,15 @@ fn every_setting_says_which_layer_it_came_from() {
 }
 
 #[test]
+fn the_engines_that_must_read_are_known_ones() {
+    let set = |engines: &str| sources(preset(), &[], &[&*format!("tables.compatibility={engines}")]);
+    assert_eq!(Config::load(&set(r#"["trino", "hive-3.1"]"#)).unwrap().config.tables.compatibility.lake_codec().name(), "snappy");
+    let unknown = problems(&set(r#"["hive-2"]"#));
+    assert!(unknown.contains("tables.compatibility") && unknown.contains("hive-3.1"), "{unknown}");
+    assert!(problems(&set("[]")).contains("tables.compatibility: names no engine"));
+}
+
+#[test]
 fn no_table_lies_below_bronze_s_text_files() {
     let below = ["silver.location=datalake/bronze/amazon_sales/silver"];
     Config::load(&sources(preset(), &[], &below)).unwrap();
@@ -105,6 +114,45 @@ fn no_table_lies_below_bronze_s_text_files() {
     assert!(other.contains("bronze.format") && other.contains("hive"), "{other}");
     let beside = ["bronze.format=hive", "silver.location=datalake/bronze/amazon_sales_silver"];
     Config::load(&sources(preset(), &[], &beside)).unwrap();
+}
+
+#[test]
+fn silver_in_plain_hive_form_is_checked_before_anything_runs() {
+    Config::load(&sources(preset(), &[], &["silver.format=hive"])).unwrap();
+    // The key had another meaning once.
+    let messages = problems(&sources(preset(), &[], &["silver.format=json"]));
+    assert!(messages.contains("silver.format") && messages.contains("silver.message_format"), "{messages}");
+    let transform = ["silver.format=hive", "silver.partition_by=[\"month(OrderDate)\"]"];
+    let found = problems(&sources(preset(), &[], &transform));
+    assert!(found.contains("partitioned by columns alone") && found.contains("[[silver.derive]]"), "{found}");
+    Config::load(&sources(preset(), &[], &transform[1..])).unwrap();
+    let money = problems(&sources(preset(), &[], &["silver.format=hive", "silver.partition_by=[\"TotalAmount\"]"]));
+    assert!(money.contains("TotalAmount"), "{money}");
+    let below = ["silver.format=hive", "silver.rejected.location=datalake/silver/amazon_sales/rejected"];
+    assert!(problems(&sources(preset(), &[], &below)).contains("below silver's directory"));
+}
+
+/// The DDL that people are given is what the preset's table is registered as.
+#[test]
+fn the_ddl_of_silver_has_the_preset_s_columns() {
+    let config = Config::load(&sources(preset(), &[], &["silver.format=hive"])).unwrap().config;
+    let plan = crate::silver::SilverPlan::new(&config.silver).unwrap();
+    let spec = crate::table::logged::PartitionedSpec {
+        ident: iceberg::TableIdent::from_strs(["a", "b"]).unwrap(),
+        location: "file:///b".into(),
+        schema: plan.arrow_schema(),
+        partition_by: plan.partition_by().iter().map(|(column, _)| column.clone()).collect(),
+        comment: String::new(),
+    };
+    let table = spec.logged().unwrap().table;
+    let ddl = include_str!("../../hive/sql/silver_hive.sql");
+    for columns in [&table.columns, &table.partition_keys] {
+        let columns: Vec<_> = columns.iter().map(|column| format!("  `{}` {}", column.name, column.hive_type)).collect();
+        assert!(ddl.to_lowercase().contains(&format!("(\n{}\n)", columns.join(",\n"))), "{columns:#?}");
+    }
+    for (key, value) in table.parameters.iter().filter(|(key, _)| key.starts_with("lakesmith")) {
+        assert!(ddl.contains(&format!("'{key}' = '{value}'")), "{key} = {value}");
+    }
 }
 
 #[test]

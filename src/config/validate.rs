@@ -9,10 +9,10 @@ use super::Config;
 use super::problem::Problem;
 use super::sources::path_of;
 use super::tree::{Node, Origin};
-use crate::bronze::BronzeFormat;
 use crate::error::{Error, Result};
 use crate::gold::GoldPlan;
 use crate::silver::SilverPlan;
+use crate::table::TableFormat;
 
 /// Everything that is wrong with a configuration.
 pub(super) fn validate(config: &Config, origins: &Node) -> Vec<Problem> {
@@ -20,7 +20,7 @@ pub(super) fn validate(config: &Config, origins: &Node) -> Vec<Problem> {
     check.limits(config);
     check.note("source", config.source.validate());
     check.names(config);
-    check.nothing_below_text(config);
+    check.nothing_below_hive(config);
     check.layers(config);
     check.problems
 }
@@ -71,6 +71,10 @@ impl Check<'_> {
     /// Names as the metastore takes them, no two tables of one name or one directory.
     fn names(&mut self, config: &Config) {
         self.identifier("tables.database", &config.tables.database);
+        if config.tables.compatibility.is_empty() {
+            let hint = "name those that read the tables, or leave the setting out";
+            self.problem("tables.compatibility", "names no engine", Some(hint));
+        }
         let mut tables = vec![
             ("bronze".to_string(), config.bronze.table.clone(), config.bronze.location.clone()),
             ("silver".to_string(), config.silver.table.clone(), config.silver.location.clone()),
@@ -102,20 +106,25 @@ impl Check<'_> {
         }
     }
 
-    /// Hive reads a directory of text files with everything below it, or refuses to.
-    fn nothing_below_text(&mut self, config: &Config) {
-        let Some(bronze) = config.bronze.location.as_ref().filter(|_| config.bronze.format == BronzeFormat::Hive) else { return };
-        let bronze = format!("{}/", config.location(bronze));
-        let mut others = vec![
-            ("silver".to_string(), config.silver.location.clone()),
-            ("silver.rejected".to_string(), config.silver.rejected.location.clone()),
+    /// Hive reads a directory of files with everything below it, or refuses to.
+    fn nothing_below_hive(&mut self, config: &Config) {
+        let mut tables = vec![
+            ("bronze".to_string(), config.bronze.location.clone(), config.bronze.format),
+            ("silver".to_string(), config.silver.location.clone(), config.silver.format),
+            ("silver.rejected".to_string(), config.silver.rejected.location.clone(), TableFormat::Iceberg),
         ];
-        others.extend(config.gold.iter().enumerate().map(|(index, gold)| (format!("gold.{index}"), Some(gold.location.clone()))));
-        for (path, location) in others {
-            if location.is_some_and(|location| config.location(&location).starts_with(&bronze)) {
-                let message =
-                    format!("it is below bronze's directory {bronze}, which Hive reads as a whole (bronze.format = \"hive\")");
-                self.problem(&format!("{path}.location"), message, Some("give each table a directory beside the others"));
+        let gold = config.gold.iter().enumerate();
+        tables.extend(gold.map(|(index, gold)| (format!("gold.{index}"), Some(gold.location.clone()), TableFormat::Iceberg)));
+        let of_hive = tables.iter().filter(|(_, _, format)| *format == TableFormat::Hive);
+        for (layer, location) in of_hive.filter_map(|(layer, location, _)| Some((layer, location.as_ref()?))) {
+            let above = format!("{}/", config.location(location));
+            for (path, location, _) in &tables {
+                if location.as_ref().is_some_and(|location| config.location(location).starts_with(&above)) {
+                    let message = format!(
+                        "it is below {layer}'s directory {above}, which Hive reads as a whole ({layer}.format = \"hive\")"
+                    );
+                    self.problem(&format!("{path}.location"), message, Some("give each table a directory beside the others"));
+                }
             }
         }
     }

@@ -4,13 +4,14 @@ use chrono::Utc;
 use iceberg::TableIdent;
 
 use super::Check;
-use crate::bronze::{BronzeFormat, TextTable};
+use crate::bronze::TextTable;
 use crate::catalog::Lakehouse;
 use crate::error::{Context, Result};
 use crate::gold::maintainer_lock;
 use crate::pipeline::Definition;
 use crate::query::locks::{self, TableLock};
-use crate::table::{LakeTable, Origin};
+use crate::table::logged::{LoggedForm, ParquetTable};
+use crate::table::{Origin, RecordTable, TableFormat};
 
 const AREA: &str = "tables";
 const NOT_THERE: &str = "not there yet: the first run creates it";
@@ -22,13 +23,14 @@ pub(super) async fn check(definition: &Definition, lakehouse: &Lakehouse, origin
     let database = &definition.tables.database;
     let mut checks = Vec::new();
     let rejected = definition.silver.rejected_table();
-    for name in [&definition.bronze.table, &definition.silver.table, &rejected] {
+    let (bronze, silver) = (&definition.bronze, &definition.silver);
+    let found = [
+        (&bronze.table, of_records::<TextTable>(lakehouse, database, &bronze.table, bronze.format, origin).await),
+        (&silver.table, of_records::<ParquetTable>(lakehouse, database, &silver.table, silver.format, origin).await),
+        (&rejected, of_records::<ParquetTable>(lakehouse, database, &rejected, TableFormat::Iceberg, origin).await),
+    ];
+    for (name, found) in found {
         let what = format!("{database}.{name}");
-        let is_text = *name == definition.bronze.table && definition.bronze.format == BronzeFormat::Hive;
-        let found = match is_text {
-            true => text_table(lakehouse, database, name, origin).await,
-            false => iceberg_table(lakehouse, database, name, origin).await,
-        };
         checks.push(match found {
             Ok(found) => Check::ok(AREA, what, found),
             Err(error) => Check::failed(AREA, what, &error),
@@ -52,28 +54,28 @@ pub(super) async fn check(definition: &Definition, lakehouse: &Lakehouse, origin
 }
 
 /// What a start asks of a table: readable, ours, from this topic, and protected.
-async fn iceberg_table(lakehouse: &Lakehouse, database: &str, name: &str, origin: Option<&Origin>) -> Result<String> {
+async fn of_records<L: LoggedForm>(
+    lakehouse: &Lakehouse,
+    database: &str,
+    name: &str,
+    format: TableFormat,
+    origin: Option<&Origin>,
+) -> Result<String> {
     let ident = TableIdent::from_strs([database, name])?;
     let catalog = lakehouse.catalog();
-    let Some(table) = LakeTable::open(catalog, &ident).await? else { return Ok(NOT_THERE.to_owned()) };
+    let Some(table) = RecordTable::<L>::open(catalog, &ident, format).await? else { return Ok(NOT_THERE.to_owned()) };
     if let Some(origin) = origin {
         table.ensure_same_source(origin)?;
     }
     let records = table.checkpoint()?.unwrap_or_default().records();
-    let snapshots = table.metadata().snapshots().len();
-    let protection = catalog.protection(&ident).await.context("commits would not be protected")?;
-    Ok(format!("{records} records, {snapshots} snapshots, commits are protected by {protection}"))
-}
-
-/// The same of bronze in plain Hive form.
-async fn text_table(lakehouse: &Lakehouse, database: &str, name: &str, origin: Option<&Origin>) -> Result<String> {
-    let ident = TableIdent::from_strs([database, name])?;
-    let Some(table) = TextTable::open(lakehouse.catalog(), &ident).await? else { return Ok(NOT_THERE.to_owned()) };
-    if let Some(origin) = origin {
-        table.ensure_same_source(origin)?;
+    match &table {
+        RecordTable::Lake(table) => {
+            let snapshots = table.metadata().snapshots().len();
+            let protection = catalog.protection(&ident).await.context("commits would not be protected")?;
+            Ok(format!("{records} records, {snapshots} snapshots, commits are protected by {protection}"))
+        }
+        RecordTable::Logged(_) => Ok(format!("{records} records, commits are protected by a rename that does not replace")),
     }
-    let records = table.checkpoint()?.unwrap_or_default().records();
-    Ok(format!("{records} records, commits are protected by a rename that does not replace"))
 }
 
 fn held(lock: &TableLock) -> Check {

@@ -15,6 +15,7 @@ use super::accumulator::{Accumulator, Argument};
 use super::measure::Measure;
 use super::settings::GoldSettings;
 use super::window::{WINDOW_END, WINDOW_START, Windows, is_nameable};
+use crate::compatibility::HiveFiles;
 use crate::error::{Error, Result};
 use crate::hive::hive_type;
 use crate::record::{INSTANT, OFFSET, PARTITION, column};
@@ -33,6 +34,7 @@ pub struct GoldPlan {
     /// The columns of gold's files.
     output: SchemaRef,
     dimensions: Option<Arc<RowConverter>>,
+    files: HiveFiles,
 }
 
 /// A batch of silver rows, split and evaluated.
@@ -115,7 +117,18 @@ impl GoldPlan {
             input: Arc::new(Schema::new(input)),
             output: Arc::new(Schema::new(output)),
             dimensions,
+            files: HiveFiles::default(),
         })
+    }
+
+    /// The plan with files of that kind.
+    pub fn with_files(self, files: HiveFiles) -> Self {
+        Self { files, ..self }
+    }
+
+    /// What its files are like.
+    pub fn files(&self) -> HiveFiles {
+        self.files
     }
 
     pub fn settings(&self) -> &GoldSettings {

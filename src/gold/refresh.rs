@@ -211,7 +211,7 @@ impl GoldMaintainer {
         let next = next.with_context(|| format!("partition {key}"))?;
         let table_location = self.lease.entry().location().unwrap_or_default();
         let location = key.version_location(table_location, &version_name(self.lease.epoch()));
-        let statistics = write_version(&self.storages, &location, &next.rows, &next.footer).await?;
+        let statistics = write_version(&self.storages, &location, &next.rows, &next.footer, self.plan.files()).await?;
         let version = PartitionVersion { key: key.clone(), location, statistics, parameters: parameters.clone() };
         Ok((version, next.refused))
     }

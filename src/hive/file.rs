@@ -1,6 +1,6 @@
 //! Parquet files for Hive tables: written with the column writers below Arrow's, which cannot write INT96, and read back.
 //!
-//! *Invariants*: snappy, data pages of version 1, `writer.time.zone=UTC` and `writer.date.proleptic=true` in the footer: without the
+//! *Invariants*: data pages of version 1, `writer.time.zone=UTC` and `writer.date.proleptic=true` in the footer: without the
 //! keys Hive moves instants by its own zone, and old dates to the Julian calendar. No statistics on INT96: readers disagree about its order.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use arrow::datatypes::{
 };
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
-use parquet::basic::Compression;
+use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{
     BoolType, ByteArray, ByteArrayType, DataType as ParquetType, DoubleType, FixedLenByteArray, FixedLenByteArrayType, FloatType,
     Int32Type as ParquetInt32, Int64Type as ParquetInt64, Int96, Int96Type,
@@ -26,6 +26,7 @@ use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use parquet::schema::types::ColumnPath;
 
 use super::types::{decimal_bytes, parquet_schema};
+use crate::compatibility::{Codec, HiveFiles, Instants};
 use crate::error::{Context, Error, Result};
 use crate::storage::{Depth, Storages};
 
@@ -40,36 +41,85 @@ impl From<ParquetError> for Error {
     }
 }
 
-/// Writes `batch` as one Parquet file with `footer` among its key-value metadata.
-pub fn encode(batch: &RecordBatch, footer: &BTreeMap<String, String>) -> Result<Bytes> {
-    let schema = batch.schema();
-    let keys = [("writer.time.zone", "UTC"), ("writer.date.proleptic", "true")];
-    let own = footer.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
-    let keys = keys.into_iter().map(|(key, value)| KeyValue::new(key.into(), value.to_string())).chain(own).collect();
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::SNAPPY)
-        .set_writer_version(WriterVersion::PARQUET_1_0)
-        .set_created_by(format!("lakesmith version {}", env!("CARGO_PKG_VERSION")))
-        .set_key_value_metadata(Some(keys));
-    for field in schema.fields().iter().filter(|field| matches!(field.data_type(), DataType::Timestamp(_, _))) {
-        let column = ColumnPath::from(field.name().as_str());
-        properties = properties.set_column_statistics_enabled(column, EnabledStatistics::None);
-    }
-    let mut writer = SerializedFileWriter::new(Vec::new(), parquet_schema(&schema)?, Arc::new(properties.build()))?;
-    for start in (0..batch.num_rows()).step_by(ROW_GROUP_ROWS) {
-        let slice = batch.slice(start, ROW_GROUP_ROWS.min(batch.num_rows() - start));
-        let mut row_group = writer.next_row_group()?;
-        for (array, field) in slice.columns().iter().zip(schema.fields()) {
-            let mut column = row_group.next_column()?.ok_or_else(|| Error::failed("the file has fewer columns than its rows"))?;
-            write_column(&mut column, array).with_context(|| format!("column {}", field.name()))?;
-            column.close()?;
-        }
-        row_group.close()?;
-    }
-    Ok(writer.into_inner()?.into())
+/// Writes one Parquet file, row group by row group.
+pub struct FileEncoder {
+    schema: SchemaRef,
+    instants: Instants,
+    writer: SerializedFileWriter<Vec<u8>>,
 }
 
-fn write_column(column: &mut SerializedColumnWriter<'_>, array: &ArrayRef) -> Result<()> {
+impl FileEncoder {
+    /// A file with `footer` among its key-value metadata. `plain_columns` get no dictionary, because their values rarely repeat.
+    pub fn new(
+        schema: &SchemaRef,
+        footer: &BTreeMap<String, String>,
+        files: HiveFiles,
+        plain_columns: &[String],
+    ) -> Result<Self> {
+        let keys = [("writer.time.zone", "UTC"), ("writer.date.proleptic", "true")];
+        let own = footer.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+        let keys = keys.into_iter().map(|(key, value)| KeyValue::new(key.into(), value.to_string())).chain(own).collect();
+        let mut properties = WriterProperties::builder()
+            .set_compression(compression(files.codec))
+            .set_writer_version(WriterVersion::PARQUET_1_0)
+            .set_created_by(format!("lakesmith version {}", env!("CARGO_PKG_VERSION")))
+            .set_key_value_metadata(Some(keys));
+        for field in schema.fields() {
+            let column = || ColumnPath::from(field.name().as_str());
+            if files.instants == Instants::Int96 && matches!(field.data_type(), DataType::Timestamp(_, _)) {
+                properties = properties.set_column_statistics_enabled(column(), EnabledStatistics::None);
+            }
+            if plain_columns.iter().any(|plain| plain.eq_ignore_ascii_case(field.name())) {
+                properties = properties.set_column_dictionary_enabled(column(), false);
+            }
+        }
+        let writer =
+            SerializedFileWriter::new(Vec::new(), parquet_schema(schema, files.instants)?, Arc::new(properties.build()))?;
+        Ok(Self { schema: schema.clone(), instants: files.instants, writer })
+    }
+
+    /// Writes rows as row groups of their own.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        for start in (0..batch.num_rows()).step_by(ROW_GROUP_ROWS) {
+            let slice = batch.slice(start, ROW_GROUP_ROWS.min(batch.num_rows() - start));
+            let mut row_group = self.writer.next_row_group()?;
+            for (array, field) in slice.columns().iter().zip(self.schema.fields()) {
+                let missing = || Error::failed("the file has fewer columns than its rows");
+                let mut column = row_group.next_column()?.ok_or_else(missing)?;
+                write_column(&mut column, array, self.instants).with_context(|| format!("column {}", field.name()))?;
+                column.close()?;
+            }
+            row_group.close()?;
+        }
+        Ok(())
+    }
+
+    /// What is encoded by now and was not taken yet.
+    pub fn take(&mut self) -> Bytes {
+        std::mem::take(self.writer.inner_mut()).into()
+    }
+
+    /// The rest of the file.
+    pub fn finish(self) -> Result<Bytes> {
+        Ok(self.writer.into_inner()?.into())
+    }
+}
+
+fn compression(codec: Codec) -> Compression {
+    match codec {
+        Codec::Snappy => Compression::SNAPPY,
+        Codec::Zstd => Compression::ZSTD(ZstdLevel::default()),
+    }
+}
+
+/// Writes `batch` as one Parquet file with `footer` among its key-value metadata.
+pub fn encode(batch: &RecordBatch, footer: &BTreeMap<String, String>, files: HiveFiles) -> Result<Bytes> {
+    let mut encoder = FileEncoder::new(&batch.schema(), footer, files, &[])?;
+    encoder.write(batch)?;
+    encoder.finish()
+}
+
+fn write_column(column: &mut SerializedColumnWriter<'_>, array: &ArrayRef, instants: Instants) -> Result<()> {
     match array.data_type() {
         DataType::Boolean => {
             let values = array.as_boolean();
@@ -105,7 +155,10 @@ fn write_column(column: &mut SerializedColumnWriter<'_>, array: &ArrayRef) -> Re
         }
         DataType::Timestamp(TimeUnit::Microsecond, None) => {
             let values = array.as_primitive::<TimestampMicrosecondType>();
-            write_values::<Int96Type>(column, array, |row| int96(values.value(row)))
+            match instants {
+                Instants::Int96 => write_values::<Int96Type>(column, array, |row| int96(values.value(row))),
+                Instants::Micros => write_values::<ParquetInt64>(column, array, |row| values.value(row)),
+            }
         }
         DataType::Decimal128(precision, _) => {
             let values = array.as_primitive::<Decimal128Type>();
@@ -183,11 +236,12 @@ mod tests {
         BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int32Array, Int64Array, StringArray,
         TimestampMicrosecondArray,
     };
-    use parquet::basic::Type as PhysicalType;
+    use parquet::basic::{LogicalType, TimeUnit as TimeUnitOfParquet, Type as PhysicalType};
     use parquet::file::reader::{FileReader, SerializedFileReader};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::compatibility::{Compatibility, Engine};
 
     fn sample() -> RecordBatch {
         let instants = vec![Some(0), Some(-1), None, Some(1_719_838_800_123_456), Some(-14_830_969_494_000_001)];
@@ -216,7 +270,7 @@ mod tests {
     fn what_is_written_is_read_back() {
         let batch = sample();
         let footer = BTreeMap::from([("lakesmith.note".to_string(), "kept".to_string())]);
-        let file = decode(encode(&batch, &footer).unwrap(), &batch.schema()).unwrap();
+        let file = decode(encode(&batch, &footer, HiveFiles::default()).unwrap(), &batch.schema()).unwrap();
         assert_eq!(file.rows, batch);
         assert_eq!(file.footer["lakesmith.note"], "kept");
         assert_eq!(file.footer["writer.time.zone"], "UTC");
@@ -225,7 +279,7 @@ mod tests {
 
     #[test]
     fn physical_types_and_codec_are_those_that_every_hive_reads() {
-        let reader = SerializedFileReader::new(encode(&sample(), &BTreeMap::new()).unwrap()).unwrap();
+        let reader = SerializedFileReader::new(encode(&sample(), &BTreeMap::new(), HiveFiles::default()).unwrap()).unwrap();
         let row_group = reader.metadata().row_group(0);
         let column = |name: &str| row_group.columns().iter().find(|column| column.column_path().string() == name).unwrap();
         assert_eq!(column("window_start").column_type(), PhysicalType::INT96);
@@ -239,14 +293,47 @@ mod tests {
     }
 
     #[test]
+    fn where_no_hive_reads_instants_are_numbers_with_statistics() {
+        let batch = sample();
+        let bytes = encode(&batch, &BTreeMap::new(), Compatibility::of(&[Engine::Trino]).hive_files()).unwrap();
+        let reader = SerializedFileReader::new(bytes.clone()).unwrap();
+        let row_group = reader.metadata().row_group(0);
+        let instants = row_group.columns().iter().find(|column| column.column_path().string() == "window_start").unwrap();
+        assert_eq!(instants.column_type(), PhysicalType::INT64);
+        assert!(instants.statistics().is_some());
+        let of_time = LogicalType::Timestamp { is_adjusted_to_u_t_c: false, unit: TimeUnitOfParquet::MICROS };
+        assert_eq!(instants.column_descr().logical_type_ref(), Some(&of_time));
+        assert!(matches!(instants.compression(), Compression::ZSTD(_)));
+        assert_eq!(decode(bytes, &batch.schema()).unwrap().rows, batch);
+    }
+
+    #[test]
     fn an_empty_batch_is_a_file_without_rows() {
         let batch = sample().slice(0, 0);
-        assert_eq!(decode(encode(&batch, &BTreeMap::new()).unwrap(), &batch.schema()).unwrap().rows.num_rows(), 0);
+        assert_eq!(
+            decode(encode(&batch, &BTreeMap::new(), HiveFiles::default()).unwrap(), &batch.schema()).unwrap().rows.num_rows(),
+            0
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_taken_piece_by_piece_is_the_same() {
+        let batch = sample();
+        let mut encoder =
+            FileEncoder::new(&batch.schema(), &BTreeMap::new(), HiveFiles::default(), &["orders".to_owned()]).unwrap();
+        let mut content = Vec::new();
+        for start in 0..batch.num_rows() {
+            encoder.write(&batch.slice(start, 1)).unwrap();
+            content.extend_from_slice(&encoder.take());
+        }
+        assert!(!content.is_empty());
+        content.extend_from_slice(&encoder.finish().unwrap());
+        assert_eq!(decode(content.into(), &batch.schema()).unwrap().rows, batch);
     }
 
     #[test]
     fn a_file_with_other_columns_is_refused() {
-        let bytes = encode(&sample(), &BTreeMap::new()).unwrap();
+        let bytes = encode(&sample(), &BTreeMap::new(), HiveFiles::default()).unwrap();
         let other = Arc::new(Schema::new(vec![Field::new("else", DataType::Int64, true)]));
         assert!(decode(bytes, &other).is_err());
         assert!(decode(Bytes::from_static(b"no parquet"), &other).is_err());

@@ -11,12 +11,15 @@
 //! *Failure*: where the answer to a rename was lost, or says that the name is taken, the entry of that number is read: it bears the id of
 //! the commit that won. Who wins a number whose earlier entry was deleted long ago finds much higher ones, and has lost.
 //!
+//! What commits brought is forgotten with their entries, unless the table keeps a list of its files ([`super::index`]).
+//!
 //! *What may leak*: files in `_lakesmith` of commits that were not made; [`CommitLog::sweep`] deletes them after a day.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize, Serializer};
 use tracing::debug;
 use uuid::Uuid;
@@ -30,6 +33,8 @@ pub const LOG_DIRECTORY: &str = "_lakesmith";
 const ENTRIES_KEPT: u64 = 64;
 /// Entries between two deletions of old ones.
 const PRUNE_EVERY: u64 = 16;
+/// Files that get their names at the same time.
+const NAMED_AT_ONCE: usize = 8;
 /// Leftovers of commits that were not made are this old before they are deleted.
 const LEFTOVER_AGE: Duration = Duration::from_secs(86_400);
 
@@ -56,10 +61,30 @@ pub struct LogEntry {
 pub struct LogFile {
     /// Below the hidden directory, until it has its name.
     pub pending: String,
-    /// In the table's directory.
+    /// Below the table's directory.
     pub name: String,
     pub rows: u64,
     pub size_bytes: u64,
+    /// The values of the table's partition keys, raw.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partition: Vec<String>,
+    /// Of columns by which readers may pass the file over.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spans: BTreeMap<String, FileSpan>,
+}
+
+impl LogFile {
+    /// The directory that it lies in, below the table's; none for the table's own.
+    pub fn directory(&self) -> Option<&str> {
+        self.name.rsplit_once('/').map(|(directory, _)| directory)
+    }
+}
+
+/// The least and the greatest value of a column in a file, of which none is null.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSpan {
+    pub least: i64,
+    pub greatest: i64,
 }
 
 /// How much a table holds.
@@ -110,14 +135,22 @@ pub enum Claim {
 /// The log of one table.
 #[derive(Debug, Clone)]
 pub struct CommitLog {
-    storages: Storages,
+    pub(super) storages: Storages,
     /// The table's directory, without a `/` behind it.
     table: String,
+    /// Whether files are listed before their entries are deleted.
+    indexed: bool,
 }
 
 impl CommitLog {
     pub fn new(storages: &Storages, table_location: &str) -> Self {
-        Self { storages: storages.clone(), table: table_location.trim_end_matches('/').to_owned() }
+        Self { storages: storages.clone(), table: table_location.trim_end_matches('/').to_owned(), indexed: false }
+    }
+
+    /// The log of a table that keeps a list of its files.
+    #[must_use]
+    pub fn indexed(self) -> Self {
+        Self { indexed: true, ..self }
     }
 
     /// Where a file that is not committed yet lies.
@@ -146,7 +179,8 @@ impl CommitLog {
         Ok(listed.iter().filter_map(|file| sequence_of(&file.location)).collect())
     }
 
-    async fn entry(&self, sequence: u64) -> Result<Option<LogEntry>> {
+    /// The entry of a number; none if it was deleted, or is not made yet.
+    pub async fn entry(&self, sequence: u64) -> Result<Option<LogEntry>> {
         let location = self.entry_location(sequence);
         let content = match self.storages.read(&location).await {
             Ok(content) => content,
@@ -210,31 +244,42 @@ impl CommitLog {
 
     /// Gives the files of the newest entry their names, as far as they don't have them. Anybody may do it, and several at once.
     pub async fn publish(&self, entry: &LogEntry) -> Result<()> {
-        for file in &entry.files {
-            let (from, to) = (self.pending_location(&file.pending), self.location(&file.name));
-            match self.storages.rename(&from, &to).await {
-                Ok(()) | Err(StorageError::AlreadyExists { .. }) => {}
-                Err(error) => match self.storages.status(&to).await {
-                    Ok(Some(_)) => {}
-                    Ok(None) if matches!(error, StorageError::NotFound { .. }) => {
-                        return Err(Error::stop(format!("file {} of the newest commit is gone", file.name))
-                            .hint("put it back from a snapshot or the trash; every later commit builds on it"));
-                    }
-                    _ => return Err(Error::from(error).context(format!("file {to} is committed, but did not get its name yet"))),
-                },
-            }
-        }
+        // Made before the stream: closures over borrowed items make a future that the compiler takes for one that cannot change threads.
+        let naming: Vec<_> = entry.files.iter().map(|file| self.name(file)).collect();
+        futures::stream::iter(naming).buffer_unordered(NAMED_AT_ONCE).try_collect::<()>().await?;
         if entry.sequence.is_multiple_of(PRUNE_EVERY) {
             self.prune(entry.sequence).await;
         }
         Ok(())
     }
 
-    /// Deletes old entries, as well as it can.
+    async fn name(&self, file: &LogFile) -> Result<()> {
+        let (from, to) = (self.pending_location(&file.pending), self.location(&file.name));
+        match self.storages.rename(&from, &to).await {
+            Ok(()) | Err(StorageError::AlreadyExists { .. }) => Ok(()),
+            Err(error) => match self.storages.status(&to).await {
+                Ok(Some(_)) => Ok(()),
+                Ok(None) if matches!(error, StorageError::NotFound { .. }) => {
+                    Err(Error::stop(format!("file {} of the newest commit is gone", file.name))
+                        .hint("put it back from a snapshot or the trash; every later commit builds on it"))
+                }
+                _ => Err(Error::from(error).context(format!("file {to} is committed, but did not get its name yet"))),
+            },
+        }
+    }
+
+    /// Deletes old entries, as well as it can; what they brought is listed before, where the table keeps a list.
     async fn prune(&self, newest: u64) {
         let Ok(sequences) = self.sequences().await else { return };
-        for old in sequences.range(..oldest_kept(newest)) {
-            self.delete(&self.entry_location(*old)).await;
+        let old: Vec<u64> = sequences.range(..oldest_kept(newest)).copied().collect();
+        if self.indexed
+            && let Err(error) = self.list_files_of(&old).await
+        {
+            debug!(table = self.table, error = %error.chain(), "old commits could not be listed, and stay until they are");
+            return;
+        }
+        for old in old {
+            self.delete(&self.entry_location(old)).await;
         }
     }
 
@@ -261,6 +306,35 @@ impl CommitLog {
         let listed = listed.with_context(|| format!("the files in {} cannot be listed", self.table))?;
         let name = |location: &str| location.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
         Ok(listed.iter().map(|file| name(&file.location)).filter(|name| !name.starts_with(['.', '_'])).collect())
+    }
+
+    /// The same of what lies so many directories below the table's, for tables with so many partition keys; without a partition directory
+    /// that has another name than `key=value`.
+    pub async fn visible_below(&self, levels: usize) -> Result<Vec<String>> {
+        let mut directories = vec![String::new()];
+        for _ in 0..levels {
+            let mut below = Vec::new();
+            for directory in &directories {
+                let listed = self.storages.list(&self.location(directory), Depth::Direct).await;
+                let listed = listed.with_context(|| format!("the partitions in {} cannot be listed", self.table))?;
+                for child in listed.into_iter().filter(|child| child.is_dir) {
+                    let name = child.location.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+                    if name.contains('=') && !name.starts_with(['.', '_']) {
+                        below.push(format!("{directory}{name}/"));
+                    }
+                }
+            }
+            directories = below;
+        }
+        let mut names = Vec::new();
+        for directory in directories {
+            let listed = self.storages.list(&self.location(&directory), Depth::Direct).await;
+            let listed = listed.with_context(|| format!("the files in {}/{directory} cannot be listed", self.table))?;
+            let name = |location: &str| location.rsplit('/').next().unwrap_or_default().to_owned();
+            let files = listed.iter().filter(|file| !file.is_dir).map(|file| name(&file.location));
+            names.extend(files.filter(|name| !name.starts_with(['.', '_'])).map(|name| format!("{directory}{name}")));
+        }
+        Ok(names)
     }
 
     /// Opens a committed file, wherever it is on its way to its name.
@@ -298,10 +372,14 @@ mod tests {
         (directory, log)
     }
 
+    fn file(pending: String, name: &str) -> LogFile {
+        LogFile { pending, name: name.into(), rows: 1, size_bytes: 2, partition: Vec::new(), spans: BTreeMap::new() }
+    }
+
     async fn with_file(log: &CommitLog, entry: LogEntry, name: &str) -> LogEntry {
         let pending = format!("pending-{}", entry.id);
         log.storages.write_file(&log.pending_location(&pending), Bytes::from_static(b"x\n"), Create::New).await.unwrap();
-        LogEntry { files: vec![LogFile { pending, name: name.into(), rows: 1, size_bytes: 2 }], ..entry }
+        LogEntry { files: vec![file(pending, name)], ..entry }
     }
 
     #[tokio::test]

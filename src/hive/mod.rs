@@ -9,6 +9,9 @@
 //! Nothing here knows what the rows mean.
 
 mod file;
+pub mod file_name;
+mod hive_type;
+pub mod index;
 mod log;
 mod partition;
 mod replace;
@@ -17,9 +20,10 @@ mod table;
 mod types;
 mod view;
 
-pub use file::{PartitionFile, decode, encode, read_version};
-pub use log::{Claim, CommitLog, LOG_DIRECTORY, LogEntry, LogFile, Size};
-pub use partition::{PartitionKey, version_name, version_of, written_us};
+pub use file::{FileEncoder, PartitionFile, decode, encode, read_version};
+pub use hive_type::arrow_type;
+pub use log::{Claim, CommitLog, FileSpan, LOG_DIRECTORY, LogEntry, LogFile, Size};
+pub use partition::{DEFAULT_PARTITION, PartitionKey, version_name, version_of, written_us};
 pub use replace::{PartitionVersion, VersionStatistics, key_of, switch, write_version};
 pub use sweep::{SweepReport, sweep};
 pub use table::{FileFormat, HiveTableSpec, ensure_database, ensure_table};

@@ -36,8 +36,8 @@ impl std::fmt::Display for PartitionKey {
     }
 }
 
-/// The directory of a value that is null or empty.
-const DEFAULT_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
+/// The value, and the directory, of a partition whose value is null or an empty text.
+pub const DEFAULT_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// Hive's `FileUtils.escapePathName`: these characters, and control characters, become `%` and two hexadecimal digits.
 fn escape(text: &str) -> String {

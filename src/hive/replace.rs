@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::file::encode;
 use super::partition::{PartitionKey, version_of};
+use crate::compatibility::HiveFiles;
 use crate::error::{Context, Error, Result};
 use crate::metastore::{EnvironmentContext, FieldSchema, HivePartition, HiveTable, IfNotExists, Metastore, MetastoreResult};
 use crate::storage::{Create, Storages};
@@ -60,13 +61,14 @@ pub async fn write_version(
     location: &str,
     rows: &RecordBatch,
     footer: &BTreeMap<String, String>,
+    files: HiveFiles,
 ) -> Result<VersionStatistics> {
     let (rows, footer, count) = (rows.clone(), footer.clone(), rows.num_rows() as u64);
-    let content = tokio::task::spawn_blocking(move || encode(&rows, &footer))
+    let content = tokio::task::spawn_blocking(move || encode(&rows, &footer, files))
         .await
         .map_err(|error| Error::failed("the encoding of a partition was interrupted").caused_by(error))??;
     let statistics = VersionStatistics { rows: count, files: 1, bytes: content.len() as u64 };
-    let file = format!("{location}/part-00000-{}.snappy.parquet", version_of(location));
+    let file = format!("{location}/part-00000-{}.{}.parquet", version_of(location), files.codec.name());
     storages.write_file(&file, content, Create::New).await.with_context(|| format!("failed to write {file}"))?;
     Ok(statistics)
 }

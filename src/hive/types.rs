@@ -1,15 +1,16 @@
 //! How Arrow types are named in Hive and laid out in Parquet so that Hive 3, Hive 4, Trino and Spark read the same values.
 //!
-//! Measured with all four: instants must be INT96 (Hive 3 cannot read INT64 timestamps at all, and shifts others by its own zone) and
+//! Measured with all four: instants must be INT96 (Hive 3 cannot read INT64 timestamps at all, and shifts others by its own zone), and
 //! decimals FIXED_LEN_BYTE_ARRAY (Hive 3 refuses INT32 and INT64 decimals). Hive names columns in lower case and finds `TotalOrders`
 //! in the file under `totalorders`.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
-use parquet::basic::{ConvertedType, LogicalType, Repetition, Type as PhysicalType};
+use parquet::basic::{ConvertedType, LogicalType, Repetition, TimeUnit as TimeUnitOfParquet, Type as PhysicalType};
 use parquet::schema::types::{Type, TypePtr};
 
+use crate::compatibility::Instants;
 use crate::error::{Error, Result};
 use crate::metastore::FieldSchema;
 
@@ -47,12 +48,12 @@ pub fn hive_columns(schema: &Schema) -> Result<Vec<FieldSchema>> {
 }
 
 /// The Parquet schema of a schema's files. Every column is optional, as Hive expects.
-pub(super) fn parquet_schema(schema: &Schema) -> Result<TypePtr> {
-    let fields = schema.fields().iter().map(|field| parquet_field(field).map(Arc::new)).collect::<Result<Vec<_>>>()?;
+pub(super) fn parquet_schema(schema: &Schema, instants: Instants) -> Result<TypePtr> {
+    let fields = schema.fields().iter().map(|field| parquet_field(field, instants).map(Arc::new)).collect::<Result<Vec<_>>>()?;
     Type::group_type_builder("hive_schema").with_fields(fields).build().map(Arc::new).map_err(bad_schema)
 }
 
-fn parquet_field(field: &Field) -> Result<Type> {
+fn parquet_field(field: &Field, instants: Instants) -> Result<Type> {
     let physical = match field.data_type() {
         DataType::Boolean => PhysicalType::BOOLEAN,
         DataType::Int32 | DataType::Date32 => PhysicalType::INT32,
@@ -60,7 +61,10 @@ fn parquet_field(field: &Field) -> Result<Type> {
         DataType::Float32 => PhysicalType::FLOAT,
         DataType::Float64 => PhysicalType::DOUBLE,
         DataType::Utf8 | DataType::Binary => PhysicalType::BYTE_ARRAY,
-        DataType::Timestamp(TimeUnit::Microsecond, None) => PhysicalType::INT96,
+        DataType::Timestamp(TimeUnit::Microsecond, None) => match instants {
+            Instants::Int96 => PhysicalType::INT96,
+            Instants::Micros => PhysicalType::INT64,
+        },
         DataType::Decimal128(_, _) => PhysicalType::FIXED_LEN_BYTE_ARRAY,
         other => return Err(Error::failed(format!("column {} has the type {other}, which no Hive file holds", field.name()))),
     };
@@ -68,6 +72,8 @@ fn parquet_field(field: &Field) -> Result<Type> {
     let builder = match field.data_type() {
         DataType::Utf8 => builder.with_logical_type(Some(LogicalType::String)).with_converted_type(ConvertedType::UTF8),
         DataType::Date32 => builder.with_logical_type(Some(LogicalType::Date)).with_converted_type(ConvertedType::DATE),
+        DataType::Timestamp(..) if instants == Instants::Micros => builder
+            .with_logical_type(Some(LogicalType::Timestamp { is_adjusted_to_u_t_c: false, unit: TimeUnitOfParquet::MICROS })),
         DataType::Decimal128(precision, scale) => builder
             .with_logical_type(Some(LogicalType::Decimal { scale: i32::from(*scale), precision: i32::from(*precision) }))
             .with_converted_type(ConvertedType::DECIMAL)

@@ -7,23 +7,18 @@ use iceberg::TableIdent;
 use tracing::info;
 
 use super::tally::{CommitStats, Tally};
-use crate::bronze::{BronzeBatch, BronzePreparation, BronzePrepared, BronzeTable};
 use crate::catalog::{CommitOutcome, Rejection};
 use crate::checkpoint::{Checkpoint, Delta};
 use crate::error::{Error, Result};
 use crate::storage::CloseBarrier;
-use crate::table::{Append, Appended, LakeTable, Preparation, Prepared};
+use crate::table::logged::LoggedForm;
+use crate::table::{Append, RecordFiles, RecordPreparation, RecordPrepared, RecordTable};
 
 /// A batch whose metadata is written; once its files are closed it can be swapped in.
 pub(super) struct Ready {
-    step: Step,
+    /// The snapshot where an earlier attempt of the same batch had landed, if one had.
+    step: Result<RecordPrepared, i64>,
     line: CommitLine,
-}
-
-enum Step {
-    Swap(Box<Prepared>),
-    /// An earlier attempt of the same batch had landed.
-    Landed(Box<Appended>),
 }
 
 /// What is told of a commit.
@@ -40,48 +35,29 @@ pub(super) trait Place {
     fn last_writer(&self) -> Option<String>;
     fn checkpoint(&self) -> Result<Option<Checkpoint>>;
     async fn refresh(&mut self) -> Result<()>;
+    async fn mend(&self, failure: &Error) -> Result<bool>;
 }
 
-macro_rules! place {
-    ($table:ty) => {
-        impl Place for $table {
-            fn ident(&self) -> &TableIdent {
-                <$table>::ident(self)
-            }
+impl<L: LoggedForm> Place for RecordTable<L> {
+    fn ident(&self) -> &TableIdent {
+        self.ident()
+    }
 
-            fn last_writer(&self) -> Option<String> {
-                <$table>::last_writer(self)
-            }
+    fn last_writer(&self) -> Option<String> {
+        self.last_writer()
+    }
 
-            fn checkpoint(&self) -> Result<Option<Checkpoint>> {
-                <$table>::checkpoint(self)
-            }
+    fn checkpoint(&self) -> Result<Option<Checkpoint>> {
+        self.checkpoint()
+    }
 
-            async fn refresh(&mut self) -> Result<()> {
-                <$table>::refresh(self).await
-            }
-        }
-    };
-}
+    async fn refresh(&mut self) -> Result<()> {
+        self.refresh().await
+    }
 
-place!(LakeTable);
-place!(BronzeTable);
-
-/// Writes a batch's metadata. A batch that doesn't begin where the table ends is a transient error: the tables must be read again.
-pub(super) async fn prepare(table: &mut LakeTable, append: Append, barrier: &CloseBarrier) -> Result<Ready> {
-    let stats = CommitStats {
-        rows: append.files.rows(),
-        files: append.files.len() as u64,
-        bytes: append.files.size_bytes(),
-        busy: Duration::ZERO,
-    };
-    let line = CommitLine { table: table.ident().to_string(), delta: append.delta.clone(), stats, snapshot: 0 };
-    let step = match table.prepare(append, barrier).await? {
-        Preparation::Ready(prepared) => Step::Swap(prepared),
-        Preparation::AlreadyCommitted(appended) => Step::Landed(Box::new(appended)),
-        Preparation::Mismatch(mismatch) => return Err(moved_on(table, mismatch)),
-    };
-    Ok(Ready { step, line })
+    async fn mend(&self, failure: &Error) -> Result<bool> {
+        self.mend(failure).await
+    }
 }
 
 /// The error for a table that another writer, or a pointer that went back, has moved away from where this daemon thought it was.
@@ -98,6 +74,24 @@ pub(super) fn signature(pipeline: &str) -> String {
 }
 
 impl Ready {
+    /// Writes a batch's metadata. A batch that doesn't begin where the table ends is a transient error: the tables must be read again.
+    pub async fn prepare<L: LoggedForm>(
+        table: &mut RecordTable<L>,
+        batch: Append<RecordFiles>,
+        barrier: &CloseBarrier,
+    ) -> Result<Self> {
+        let files = &batch.files;
+        let stats =
+            CommitStats { rows: files.rows(), files: files.len() as u64, bytes: files.size_bytes(), busy: Duration::ZERO };
+        let line = CommitLine { table: table.ident().to_string(), delta: batch.delta.clone(), stats, snapshot: 0 };
+        let step = match table.prepare(batch, barrier).await? {
+            RecordPreparation::Ready(prepared) => Ok(prepared),
+            RecordPreparation::Landed(snapshot) => Err(snapshot),
+            RecordPreparation::Mismatch(mismatch) => return Err(moved_on(table, mismatch)),
+        };
+        Ok(Self { step, line })
+    }
+
     /// Adds the time that encoding and preparing took.
     pub fn took(mut self, busy: Duration) -> Self {
         self.line.stats.busy += busy;
@@ -108,55 +102,8 @@ impl Ready {
         &self.line.delta
     }
 
-    /// Moves the table's pointer. Await the barrier before.
-    pub async fn swap(self, table: &mut LakeTable) -> Result<CommitLine> {
-        let started = Instant::now();
-        let mut line = self.line;
-        let appended = match self.step {
-            Step::Swap(prepared) => match prepared.swap(table).await {
-                CommitOutcome::Rejected(Rejection::Offsets(mismatch)) => return Err(moved_on(table, mismatch)),
-                outcome => outcome.into_result(&line.table)?,
-            },
-            Step::Landed(appended) => *appended,
-        };
-        line.snapshot = appended.snapshot_id;
-        line.stats.busy += started.elapsed();
-        Ok(line)
-    }
-
-    /// Gives the batch up before its swap.
-    pub async fn discard(self, table: &LakeTable) {
-        if let Step::Swap(prepared) = self.step {
-            prepared.discard(table).await;
-        }
-    }
-}
-
-/// Bronze's batch, prepared.
-pub(super) struct BronzeReady {
-    /// The snapshot where an earlier attempt of the same batch had landed.
-    step: Result<BronzePrepared, i64>,
-    line: CommitLine,
-}
-
-impl BronzeReady {
-    /// As [`prepare`], for bronze in either form.
-    pub async fn prepare(table: &mut BronzeTable, batch: BronzeBatch, barrier: &CloseBarrier, busy: Duration) -> Result<Self> {
-        let started = Instant::now();
-        let files = &batch.files;
-        let stats = CommitStats { rows: files.rows(), files: files.len() as u64, bytes: files.size_bytes(), busy };
-        let mut line = CommitLine { table: table.ident().to_string(), delta: batch.delta.clone(), stats, snapshot: 0 };
-        let step = match table.prepare(batch, barrier).await? {
-            BronzePreparation::Ready(prepared) => Ok(prepared),
-            BronzePreparation::Landed(snapshot) => Err(snapshot),
-            BronzePreparation::Mismatch(mismatch) => return Err(moved_on(table, mismatch)),
-        };
-        line.stats.busy += started.elapsed();
-        Ok(Self { step, line })
-    }
-
     /// Makes the commit. Await the barrier before.
-    pub async fn swap(self, table: &mut BronzeTable) -> Result<CommitLine> {
+    pub async fn swap<L: LoggedForm>(self, table: &mut RecordTable<L>) -> Result<CommitLine> {
         let started = Instant::now();
         let mut line = self.line;
         line.snapshot = match self.step {
@@ -171,7 +118,7 @@ impl BronzeReady {
     }
 
     /// Gives the batch up before its swap.
-    pub async fn discard(self, table: &BronzeTable) {
+    pub async fn discard<L: LoggedForm>(self, table: &RecordTable<L>) {
         if let Ok(prepared) = self.step {
             prepared.discard(table).await;
         }

@@ -17,20 +17,21 @@ use tokio::task::JoinHandle;
 
 use super::fates::ensure_undecided;
 use super::positions::{beyond, count_rows, raise_highest};
-use crate::bronze::{BronzeFiles as Files, BronzeWriter};
+use crate::bronze::BronzeWriter;
 use crate::checkpoint::{Delta, PartitionId};
 use crate::error::{Error, Result};
 use crate::record::RawBatch;
 use crate::silver::SilverPlan;
 use crate::storage::CloseBarrier;
-use crate::table::{DataFiles, DataWriter};
+use crate::table::logged::{ParquetWriter, as_read_back};
+use crate::table::{RecordFiles, RecordWriter};
 
 /// Batches that wait in front of a lane. Small, because each may hold `pipeline.batch_bytes`.
 const LANE_QUEUE_BATCHES: usize = 2;
 
 /// Bronze's files of a cycle.
 pub(super) struct BronzeFiles {
-    pub files: Files,
+    pub files: RecordFiles,
     pub busy: Duration,
 }
 
@@ -43,8 +44,8 @@ impl BronzeFiles {
 
 /// Silver's and rejected's files of a cycle, and what was counted on the way.
 pub(super) struct SilverFiles {
-    pub silver: DataFiles,
-    pub rejected: DataFiles,
+    pub silver: RecordFiles,
+    pub rejected: RecordFiles,
     /// Rows by topic partition.
     pub silver_rows: BTreeMap<PartitionId, u64>,
     pub rejected_rows: BTreeMap<PartitionId, u64>,
@@ -68,12 +69,17 @@ fn ensure_merged(merged: bool) -> Result<()> {
     if merged { Ok(()) } else { Err(Error::failed("the files of a cycle were written for several partition specs")) }
 }
 
+/// Of silver; rejected is in Iceberg form always.
+type SilverWriter = RecordWriter<ParquetWriter>;
+
 /// Encodes silver and rejected; used by a lane, and by the catch-up from bronze.
 pub(super) struct SilverEncoder {
     plan: Arc<SilverPlan>,
-    silver: DataWriter,
-    rejected: DataWriter,
+    silver: SilverWriter,
+    rejected: SilverWriter,
     gold_columns: Option<Vec<String>>,
+    /// Columns whose values are names of silver's directories.
+    directories: Arc<[String]>,
     /// By topic partition, the offset below which no further record can be rejected.
     decided_below: BTreeMap<PartitionId, i64>,
     files: SilverFiles,
@@ -81,16 +87,22 @@ pub(super) struct SilverEncoder {
 
 impl SilverEncoder {
     /// `gold_columns` are kept of every silver row, none if nobody asks for them.
-    pub fn new(plan: Arc<SilverPlan>, silver: DataWriter, rejected: DataWriter, gold_columns: Option<Vec<String>>) -> Self {
+    pub fn new(plan: Arc<SilverPlan>, silver: SilverWriter, rejected: SilverWriter, gold_columns: Option<Vec<String>>) -> Self {
         let files = SilverFiles {
-            silver: DataFiles::default(),
-            rejected: DataFiles::default(),
+            silver: RecordFiles::default(),
+            rejected: RecordFiles::default(),
             silver_rows: BTreeMap::new(),
             rejected_rows: BTreeMap::new(),
             gold_rows: Vec::new(),
             busy: Duration::ZERO,
         };
-        Self { plan, silver, rejected, gold_columns, decided_below: BTreeMap::new(), files }
+        Self { plan, silver, rejected, gold_columns, directories: Arc::new([]), decided_below: BTreeMap::new(), files }
+    }
+
+    /// For a silver that keeps these columns in the names of its directories: gold gets them as they will be read from there.
+    #[must_use]
+    pub fn with_directories(self, directories: Arc<[String]>) -> Self {
+        Self { directories, ..self }
     }
 
     /// For records of which some were decided before; those below these offsets may not be rejected.
@@ -109,7 +121,7 @@ impl SilverEncoder {
         if decoded.rows.num_rows() > 0 {
             self.silver.write(&decoded.rows).await?;
             if let Some(columns) = &self.gold_columns {
-                self.files.gold_rows.push(project(&decoded.rows, columns)?);
+                self.files.gold_rows.push(as_read_back(&project(&decoded.rows, columns)?, &self.directories)?);
             }
         }
         if decoded.rejected.num_rows() > 0 {

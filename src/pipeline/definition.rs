@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::settings::PipelineSettings;
 use crate::bronze::BronzeSettings;
 use crate::catalog::CatalogSettings;
+use crate::compatibility::Compatibility;
 use crate::gold::GoldSettings;
 use crate::metastore::MetastoreSettings;
 use crate::silver::SilverSettings;
@@ -17,11 +18,13 @@ use crate::storage::StorageSettings;
 pub struct TablesSettings {
     /// Database of the metastore that holds all tables and views of the pipeline; created if missing.
     pub database: String,
+    /// The engines that must read every table: "hive-3.1", "hive-4", "trino", "spark", "iceberg-1.9".
+    pub compatibility: Compatibility,
 }
 
 impl Default for TablesSettings {
     fn default() -> Self {
-        Self { database: "datalake".into() }
+        Self { database: "datalake".into(), compatibility: Compatibility::default() }
     }
 }
 

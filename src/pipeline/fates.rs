@@ -20,16 +20,15 @@ use futures::TryStreamExt;
 use roaring::RoaringTreemap;
 use uuid::Uuid;
 
-use super::commit::prepare;
+use super::commit::Ready;
 use super::positions::{count_rows, recount};
 use super::silver_stage::SilverStage;
 use crate::bronze::BronzeTable;
 use crate::checkpoint::{Checkpoint, Delta, OffsetRange, PartitionId};
 use crate::error::{Context, Error, Result};
 use crate::record::{RawBatch, as_raw, coordinates};
-use crate::silver::rejected;
+use crate::silver::{SilverTable, rejected};
 use crate::storage::CloseBarrier;
-use crate::table::LakeTable;
 
 type Offsets = BTreeMap<PartitionId, RoaringTreemap>;
 
@@ -131,7 +130,7 @@ impl SilverStage {
         }
         let files = writer.finish().await?;
         let append = self.append(files, recount(&ranges, &rows), Uuid::now_v7(), BTreeMap::new());
-        let ready = prepare(&mut self.rejected, append, &barrier).await?;
+        let ready = Ready::prepare(&mut self.rejected, append, &barrier).await?;
         barrier.wait().await.context("files of rejected could not be closed")?;
         tracing::info!(table = %self.rejected.ident(), "completing rejected records that were lacking");
         ready.swap(&mut self.rejected).await?.tell(&self.parts.tally, None);
@@ -165,7 +164,7 @@ pub(super) fn ensure_undecided(rejected: &RecordBatch, below: &BTreeMap<Partitio
 }
 
 /// The offsets that a table holds in these ranges.
-async fn offsets_in(table: &LakeTable, ranges: &BTreeMap<PartitionId, OffsetRange>) -> Result<Offsets> {
+async fn offsets_in(table: &SilverTable, ranges: &BTreeMap<PartitionId, OffsetRange>) -> Result<Offsets> {
     let mut found = Offsets::new();
     let mut batches = table.scan(Some(ranges), Some(&[crate::record::PARTITION, crate::record::OFFSET])).await?;
     while let Some(batch) = batches.try_next().await? {

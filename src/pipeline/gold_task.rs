@@ -25,7 +25,8 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::gold::window::display_instant;
 use crate::gold::{CatchUp, GoldMaintainer, GoldPlan, RefreshReport, Update};
 use crate::retry::{Backoff, RetrySettings};
-use crate::table::LakeTable;
+use crate::silver::SilverTable;
+use crate::table::TableFormat;
 
 /// Commits of silver that may wait for gold; each holds the columns that gold reads of one cycle.
 const QUEUE_COMMITS: usize = 2;
@@ -78,7 +79,13 @@ pub(super) fn prepare(
 
 impl GoldSeats {
     /// Starts a task for each gold table. Silver's table must exist.
-    pub fn start(self, lakehouse: &Lakehouse, silver: &TableIdent, shutdown: &CancellationToken, tally: &Tally) -> GoldTasks {
+    pub fn start(
+        self,
+        lakehouse: &Lakehouse,
+        (silver, silver_format): (&TableIdent, TableFormat),
+        shutdown: &CancellationToken,
+        tally: &Tally,
+    ) -> GoldTasks {
         let abandon = CancellationToken::new();
         let tasks = self.plans.into_iter().map(|(plan, queue)| {
             let table = format!("{}.{}", self.database, plan.settings().table);
@@ -87,6 +94,7 @@ impl GoldSeats {
                 catalog: lakehouse.catalog().clone(),
                 database: self.database.clone(),
                 silver: silver.clone(),
+                silver_format,
                 table,
                 plan,
                 completeness_interval: self.completeness_interval,
@@ -133,6 +141,7 @@ struct GoldTask {
     catalog: HiveCatalog,
     database: String,
     silver: TableIdent,
+    silver_format: TableFormat,
     table: String,
     plan: GoldPlan,
     completeness_interval: Duration,
@@ -176,7 +185,7 @@ impl GoldTask {
     }
 
     async fn maintain(&self, queue: &mut mpsc::Receiver<CommittedRows>) -> Result<()> {
-        let Some(mut silver) = LakeTable::open(&self.catalog, &self.silver).await? else {
+        let Some(mut silver) = SilverTable::open(&self.catalog, &self.silver, self.silver_format).await? else {
             return Err(Error::transient(format!("table {} does not exist yet", self.silver)));
         };
         let (metastore, storages) = (self.catalog.metastore(), self.catalog.storages());
@@ -215,7 +224,7 @@ impl GoldTask {
     async fn take_rows(
         &self,
         maintainer: &mut GoldMaintainer,
-        silver: &mut LakeTable,
+        silver: &mut SilverTable,
         queue: &mut mpsc::Receiver<CommittedRows>,
     ) -> Result<()> {
         let mut waiting = false;
@@ -249,7 +258,7 @@ impl GoldTask {
     async fn count(
         &self,
         maintainer: &mut GoldMaintainer,
-        silver: &mut LakeTable,
+        silver: &mut SilverTable,
         committed: CommittedRows,
         waiting: &mut bool,
     ) -> Result<()> {
@@ -271,7 +280,7 @@ impl GoldTask {
         }
     }
 
-    async fn catch_up(&self, maintainer: &mut GoldMaintainer, silver: &mut LakeTable, waiting: &mut bool) -> Result<()> {
+    async fn catch_up(&self, maintainer: &mut GoldMaintainer, silver: &mut SilverTable, waiting: &mut bool) -> Result<()> {
         let started = Instant::now();
         silver.refresh().await?;
         let caught_up = maintainer.catch_up(&*silver, SystemTime::now()).await?;
@@ -288,7 +297,7 @@ impl GoldTask {
         Ok(())
     }
 
-    async fn refresh(&self, maintainer: &mut GoldMaintainer, silver: &mut LakeTable) -> Result<()> {
+    async fn refresh(&self, maintainer: &mut GoldMaintainer, silver: &mut SilverTable) -> Result<()> {
         let started = Instant::now();
         silver.refresh().await?;
         let report = maintainer.refresh(&*silver, SystemTime::now()).await?;

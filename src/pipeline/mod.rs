@@ -19,6 +19,7 @@ mod lead;
 mod pace;
 mod positions;
 mod rebalance;
+mod redefine;
 mod report;
 mod session;
 mod settings;
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 pub use definition::{Definition, TablesSettings};
+pub use redefine::Reload;
 pub use report::{LayerReport, Observer, Progress, RunReport, Silent};
 pub use settings::PipelineSettings;
 
@@ -44,6 +46,7 @@ use crate::catalog::Lakehouse;
 use crate::error::{Error, Kind, Result};
 use crate::retry::{Backoff, with_deadline};
 use gold_task::Ending;
+use redefine::SessionEnd;
 use tally::Tally;
 
 /// How long the end of a session waits for its group to be left; after that the group finds out by itself.
@@ -56,6 +59,8 @@ pub struct RunOptions {
     /// Cancelled by SIGTERM or Ctrl-C: the run commits what it has and ends.
     pub shutdown: CancellationToken,
     pub observer: Arc<dyn Observer>,
+    /// Lets a daemon take up what the pipeline file says of silver while it runs; none keeps the definition.
+    pub reload: Option<Reload>,
 }
 
 /// When a run ends by itself.
@@ -79,11 +84,17 @@ pub async fn run(definition: &Definition, options: RunOptions) -> Result<RunRepo
 
 /// Opens session after session until one ends well or an error needs a person.
 async fn supervise(definition: &Definition, lakehouse: &Lakehouse, options: &RunOptions, tally: &Tally) -> Result<()> {
+    let mut definition = definition.clone();
     let mut backoff = Backoff::new(&definition.pipeline.retry);
     loop {
         let commits_before = tally.commits();
-        let failure = match one_session(definition, lakehouse, options, tally).await {
-            Ok(()) => return Ok(()),
+        let failure = match one_session(&definition, lakehouse, options, tally).await {
+            Ok(SessionEnd::Done) => return Ok(()),
+            Ok(SessionEnd::Redefined(next)) => {
+                definition = *next;
+                tally.reload();
+                continue;
+            }
             Err(failure) if failure.kind() == Kind::Transient && !options.shutdown.is_cancelled() => failure,
             Err(failure) => return Err(failure),
         };
@@ -94,7 +105,11 @@ async fn supervise(definition: &Definition, lakehouse: &Lakehouse, options: &Run
         tally.reload();
         let waited = tokio::select! {
             waited = backoff.wait() => waited,
-            () = options.shutdown.cancelled() => false,
+            // Nothing is under way here: what was read and is not in the tables is read again.
+            () = options.shutdown.cancelled() => {
+                warn!("stopped while waiting for that failure to end; the next start goes on where the tables are");
+                return Ok(());
+            }
         };
         if !waited {
             return Err(failure.context(format!("gave up after {} tries", backoff.tries())));
@@ -102,10 +117,10 @@ async fn supervise(definition: &Definition, lakehouse: &Lakehouse, options: &Run
     }
 }
 
-async fn one_session(definition: &Definition, lakehouse: &Lakehouse, options: &RunOptions, tally: &Tally) -> Result<()> {
+async fn one_session(definition: &Definition, lakehouse: &Lakehouse, options: &RunOptions, tally: &Tally) -> Result<SessionEnd> {
     let (session, gold) = tokio::select! {
         opened = start::open(definition, lakehouse, options, tally) => opened?,
-        () = options.shutdown.cancelled() => return Ok(()),
+        () = options.shutdown.cancelled() => return Ok(SessionEnd::Done),
     };
     let grace = definition.pipeline.shutdown_grace;
     let overdue = async {
@@ -123,23 +138,27 @@ async fn one_session(definition: &Definition, lakehouse: &Lakehouse, options: &R
 }
 
 /// Runs a session to its end, then silver's and gold's tasks to theirs.
-async fn drive(mut session: session::Session<'_>, gold: gold_task::GoldTasks, grace: Duration) -> Result<()> {
+async fn drive(mut session: session::Session<'_>, gold: gold_task::GoldTasks, grace: Duration) -> Result<SessionEnd> {
     let ran = session.run().await;
     // Others may go on with what this process read; it reads no more.
     if with_deadline("the source", LEAVE_WAIT, session.source.leave()).await.is_err() {
         debug!("the source was not left in time");
     }
-    // Gold's queues end with silver.
-    let session::Session { silver, .. } = session;
+    // A catch-up under way comes to rest: beside the next session's silver it would be a second writer. Gold's queues end with silver.
+    let session::Session { mut silver, .. } = session;
+    silver.rest().await;
     let silver = silver.into_result();
     let gold = match &ran {
-        Ok(()) => gold.finish(Ending::Refresh).await,
+        Ok(_) => gold.finish(Ending::Refresh).await,
         // The next session's maintainer waits for the lock, if this one holds it for longer.
         Err(_) => with_deadline("gold", grace, gold.finish(Ending::Abandon)).await.unwrap_or(Ok(())),
     };
-    ran?;
-    silver?;
-    gold?;
-    info!("everything read is committed");
-    Ok(())
+    let ended = ran?;
+    // The next session tells of what still stops them.
+    if let SessionEnd::Done = ended {
+        silver?;
+        gold?;
+        info!("everything read is committed");
+    }
+    Ok(ended)
 }

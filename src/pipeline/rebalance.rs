@@ -17,13 +17,13 @@ use tracing::{debug, info, warn};
 use super::positions::distance;
 use super::session::Session;
 use super::share::Share;
-use crate::bronze::{BronzeBatch, BronzePreparation, BronzeTable};
+use crate::bronze::BronzeTable;
 use crate::catalog::{CommitOutcome, Rejection};
 use crate::checkpoint::{Coverage, Delta, OffsetRange, PartitionId};
 use crate::error::{Error, Kind, Result};
 use crate::source::{Change, Source};
 use crate::storage::CloseBarrier;
-use crate::table::Origin;
+use crate::table::{Append, Origin, RecordPreparation};
 
 impl Session<'_> {
     /// Answers a change. What was read before has been committed, or, of lost partitions, dropped.
@@ -113,15 +113,16 @@ pub(super) async fn begin(bronze: &mut BronzeTable, source: &dyn Source, origin:
     }
     let nothing = |offset| Coverage { range: OffsetRange::new(offset, offset), records: 0 };
     let partitions = source.beginnings().await?.into_iter().map(|(partition, offset)| (partition, nothing(offset))).collect();
-    let batch = BronzeBatch {
+    let batch = Append {
         files: bronze.no_files(),
         delta: Delta { partitions },
         origin: origin.clone(),
         commit_id: uuid::Uuid::now_v7(),
-        notes: BTreeMap::new(),
+        input: None,
+        summary: BTreeMap::new(),
     };
     let barrier = CloseBarrier::new();
-    if let BronzePreparation::Ready(prepared) = bronze.prepare(batch, &barrier).await? {
+    if let RecordPreparation::Ready(prepared) = bronze.prepare(batch, &barrier).await? {
         barrier.wait().await?;
         let outcome = prepared.swap(bronze).await;
         if let CommitOutcome::Rejected(Rejection::Offsets(_)) = outcome {

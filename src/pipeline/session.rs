@@ -12,23 +12,25 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::commit::{BronzeReady, signature};
+use super::commit::{Ready, signature};
 use super::cycle::{BronzeFiles, FilledCycle, OpenCycle};
 use super::lead::Lead;
 use super::positions::{distance, reached};
+use super::redefine::{DefinitionWatch, SessionEnd};
 use super::settings::PipelineSettings;
 use super::share::Share;
 use super::silver_stage::{CommittedRows, SilverReady};
 use super::silver_state::{Patience, Silver};
 use super::tally::Tally;
-use crate::bronze::{BronzeBatch, BronzeTable};
+use super::watch::Idle;
+use crate::bronze::BronzeTable;
 use crate::checkpoint::{Delta, PartitionId};
 use crate::completeness::Sighting;
 use crate::error::{Context, Result};
 use crate::retry::with_deadline;
 use crate::source::{Change, PollLimits, Source, now_us};
 use crate::storage::CloseBarrier;
-use crate::table::{Origin, WRITER, WriterSettings};
+use crate::table::{Append, Origin, WRITER, WriterSettings};
 use crate::window::Window;
 
 /// The wait for a first record; short, so that new partitions and the end of a bounded run are noticed.
@@ -69,13 +71,15 @@ pub(super) struct Session<'a> {
     pub joined: bool,
     /// Which of them wait for others.
     pub lead: Lead,
+    /// What may give it another definition.
+    pub definition: DefinitionWatch,
     /// When the tables were last looked at for their places alone.
     pub watched: Instant,
 }
 
 impl Session<'_> {
-    /// Runs until everything asked for is committed, or shutdown.
-    pub async fn run(&mut self) -> Result<()> {
+    /// Runs until everything asked for is committed, or shutdown, or another definition.
+    pub async fn run(&mut self) -> Result<SessionEnd> {
         loop {
             let (cycle, end) = self.fill().await?;
             match cycle {
@@ -100,7 +104,10 @@ impl Session<'_> {
                     self.silver.settle(&self.bronze, Patience::UntilLevel).await;
                     self.state_when_idle().await;
                 }
-                return Ok(());
+                return Ok(SessionEnd::Done);
+            }
+            if let Some(next) = self.redefined().await {
+                return Ok(SessionEnd::Redefined(Box::new(next)));
             }
             self.silver.settle(&self.bronze, Patience::Cycle).await;
         }
@@ -142,7 +149,11 @@ impl Session<'_> {
                     None => self.keep_together().await?,
                 }
                 if cycle.is_none() {
-                    self.idle().await?;
+                    if self.idle().await? == Idle::Over {
+                        break CycleEnd::Due;
+                    }
+                } else if self.definition.is_asked() {
+                    break CycleEnd::Due;
                 }
                 continue;
             };
@@ -207,7 +218,8 @@ impl Session<'_> {
         let bronze = bronze.map(|_| self.bronze.writer(&self.bronze_writer, &barrier)).collect::<Result<_>>()?;
         let silver = match self.silver.live() {
             Some(stage) => {
-                let encoders = workers.map(|_| stage.encoder(&barrier)).collect::<Result<_>>()?;
+                let encoders =
+                    workers.take(stage.silver.writers_max()).map(|_| stage.encoder(&barrier)).collect::<Result<_>>()?;
                 Some((encoders, stage.checkpoint()?.next_offsets()))
             }
             None => None,
@@ -238,8 +250,11 @@ impl Session<'_> {
         let mut notes = completeness.notes();
         notes.insert(WRITER.to_owned(), signature(&self.settings.name));
         let BronzeFiles { files, busy } = bronze;
-        let batch = BronzeBatch { files, delta, origin: origin.clone(), commit_id, notes };
-        let bronze_ready = BronzeReady::prepare(table, batch, &barrier, busy);
+        let batch = Append { files, delta, origin: origin.clone(), commit_id, input: None, summary: notes };
+        let bronze_ready = async {
+            let started = Instant::now();
+            Ok(Ready::prepare(table, batch, &barrier).await?.took(busy + started.elapsed()))
+        };
         let silver_ready = async {
             match (silver_files, silver_layer.live()) {
                 (Some(files), Some(stage)) if !silver_ranges.is_empty() => {

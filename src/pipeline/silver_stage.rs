@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::commit::{Ready, prepare};
+use super::commit::Ready;
 use super::cycle::{SilverEncoder, SilverFiles};
 use super::positions::recount;
 use super::share::Share;
@@ -25,9 +25,9 @@ use crate::checkpoint::{Checkpoint, Delta, OffsetRange, PartitionId};
 use crate::completeness::{COMPLETE_UNTIL, format_instant};
 use crate::error::{Context, Error, Result};
 use crate::record::{RawBatch, as_raw};
-use crate::silver::{SilverPlan, rejected};
+use crate::silver::{SilverPlan, SilverTable, rejected};
 use crate::storage::CloseBarrier;
-use crate::table::{Append, DataFiles, InputRef, LakeTable, Origin, TableSpec, WRITER, WriterSettings};
+use crate::table::{Append, InputRef, Origin, RecordFiles, RecordSpec, RecordTable, WRITER, WriterSettings};
 use crate::window::Window;
 
 /// Silver's and rejected's note with the hash of the definition under which a batch was decoded.
@@ -38,8 +38,8 @@ pub const DEFINITION: &str = "lakesmith.definition";
 pub(super) struct SilverParts {
     pub catalog: HiveCatalog,
     pub plan: Arc<SilverPlan>,
-    pub silver: TableSpec,
-    pub rejected: TableSpec,
+    pub silver: RecordSpec,
+    pub rejected: RecordSpec,
     pub silver_writer: WriterSettings,
     pub rejected_writer: WriterSettings,
     pub origin: Origin,
@@ -60,8 +60,8 @@ pub(super) struct SilverParts {
 /// Silver and rejected, ready to take records.
 pub(super) struct SilverStage {
     pub(super) parts: SilverParts,
-    pub silver: LakeTable,
-    pub rejected: LakeTable,
+    pub silver: SilverTable,
+    pub rejected: SilverTable,
 }
 
 /// Silver's and rejected's share of a cycle, prepared.
@@ -82,7 +82,7 @@ pub(super) struct CommittedRows {
 
 impl SilverStage {
     /// Stops if one of the tables was filled from another topic or another bronze table.
-    pub fn new(parts: SilverParts, silver: LakeTable, rejected: LakeTable) -> Result<Self> {
+    pub fn new(parts: SilverParts, silver: SilverTable, rejected: SilverTable) -> Result<Self> {
         for table in [&silver, &rejected] {
             table.ensure_same_source(&parts.origin)?;
             ensure_same_input(table, parts.bronze_uuid)?;
@@ -94,10 +94,11 @@ impl SilverStage {
 
     /// Opens or creates both tables.
     pub async fn open(parts: SilverParts) -> Result<Self> {
-        let (silver, rejected) = tokio::try_join!(
-            LakeTable::open_or_create(&parts.catalog, &parts.silver),
-            LakeTable::open_or_create(&parts.catalog, &parts.rejected),
+        let (mut silver, rejected) = tokio::try_join!(
+            SilverTable::open_or_create(&parts.catalog, &parts.silver),
+            SilverTable::open_or_create(&parts.catalog, &parts.rejected),
         )?;
+        silver.complete().await?;
         Self::new(parts, silver, rejected)
     }
 
@@ -137,7 +138,11 @@ impl SilverStage {
     pub fn encoder(&self, barrier: &CloseBarrier) -> Result<SilverEncoder> {
         let silver = self.silver.writer(&self.parts.silver_writer, barrier)?;
         let rejected = self.rejected.writer(&self.parts.rejected_writer, barrier)?;
-        Ok(SilverEncoder::new(self.parts.plan.clone(), silver, rejected, self.parts.gold_columns.clone()))
+        let encoder = SilverEncoder::new(self.parts.plan.clone(), silver, rejected, self.parts.gold_columns.clone());
+        Ok(match &self.silver {
+            RecordTable::Lake(_) => encoder,
+            RecordTable::Logged(table) => encoder.with_directories(table.keys().clone()),
+        })
     }
 
     /// Writes the metadata of both commits. `ranges` is what the files cover; `until_ms` what bronze states for their ends.
@@ -156,18 +161,24 @@ impl SilverStage {
         let mut notes = BTreeMap::from([(rejected::POSITIONS.to_owned(), self.rejected_after(rejected_delta.as_ref())?)]);
         notes.extend(until_ms.map(|until_ms| (COMPLETE_UNTIL.to_owned(), format_instant(until_ms))));
         let silver = self.append(files.silver, silver_delta, commit_id, notes);
-        let silver = prepare(&mut self.silver, silver, barrier).await?;
+        let silver = Ready::prepare(&mut self.silver, silver, barrier).await?;
         let rejected = match rejected_delta {
             None => None,
             Some(delta) => {
                 let append = self.append(files.rejected, delta, commit_id, BTreeMap::new());
-                Some(prepare(&mut self.rejected, append, barrier).await?)
+                Some(Ready::prepare(&mut self.rejected, append, barrier).await?)
             }
         };
         Ok(SilverReady { silver: silver.took(busy + started.elapsed()), rejected, gold_rows: files.gold_rows })
     }
 
-    pub(super) fn append(&self, files: DataFiles, delta: Delta, commit_id: Uuid, notes: BTreeMap<String, String>) -> Append {
+    pub(super) fn append(
+        &self,
+        files: RecordFiles,
+        delta: Delta,
+        commit_id: Uuid,
+        notes: BTreeMap<String, String>,
+    ) -> Append<RecordFiles> {
         let mut summary = notes;
         summary.insert(WRITER.to_owned(), self.parts.signature.clone());
         summary.insert(DEFINITION.to_owned(), self.parts.plan.definition_hash().to_owned());
@@ -239,7 +250,7 @@ impl SilverStage {
 }
 
 /// Stops a layer whose rows were computed from another table than the bronze of today.
-fn ensure_same_input(table: &LakeTable, bronze_uuid: Uuid) -> Result<()> {
+fn ensure_same_input(table: &SilverTable, bronze_uuid: Uuid) -> Result<()> {
     match table.input()? {
         Some(input) if input.table_uuid != bronze_uuid => Err(Error::stop(format!(
             "table {} was computed from the table with uuid {}, but bronze is now {bronze_uuid}",

@@ -5,7 +5,8 @@
 //! when little is missing, runs between two cycles, so that both are level at a cycle's boundary and silver is live again.
 //!
 //! *Failure*: an error of silver never stops bronze, because Kafka's retention won't wait. What may pass is tried again with pauses;
-//! anything else leaves silver stopped until a restart, and is the run's result when it ends.
+//! anything else leaves silver stopped until its table has another schema (a column that was renamed is back) or a restart, and is the run's
+//! result when it ends.
 
 use std::time::Instant;
 
@@ -14,11 +15,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::redefine::{APPLY, misfit};
 use super::share::Share;
 use super::silver_stage::{CommittedRows, SilverParts, SilverStage};
+use super::watch::LOOK_EVERY;
 use crate::bronze::BronzeTable;
 use crate::error::{Error, Kind, Result};
 use crate::retry::Backoff;
+use crate::silver::SilverTable;
 
 /// Silver's relation to bronze.
 pub(super) enum SilverState {
@@ -28,7 +32,7 @@ pub(super) enum SilverState {
     CatchingUp(JoinHandle<(Box<SilverStage>, Result<()>)>),
     /// Failed in a way that may pass; opened again at the given time.
     Waiting { until: Instant },
-    /// Stopped for good by this error.
+    /// Stopped by this error, for good unless the table's schema changes.
     Stopped(Error),
     /// Between two states; only seen if a task panicked.
     Moving,
@@ -37,12 +41,14 @@ pub(super) enum SilverState {
 /// Silver with what is needed to open it again.
 pub(super) struct Silver {
     pub state: SilverState,
-    parts: SilverParts,
+    pub(super) parts: SilverParts,
     /// Ends the catch-up after the step under way.
     rest: CancellationToken,
     backoff: Backoff,
     retry: crate::retry::RetrySettings,
     gold: Vec<mpsc::Sender<CommittedRows>>,
+    /// While it is stopped: when its table was looked at last, and the schema that it had.
+    looked: Option<(Instant, i32)>,
 }
 
 impl Silver {
@@ -57,7 +63,7 @@ impl Silver {
         stage.complete_rejected(bronze).await?;
         let state = SilverState::Live(Box::new(stage));
         let rest = parts.shutdown.child_token();
-        let mut silver = Self { state, parts, rest, backoff: Backoff::new(retry), retry: retry.clone(), gold };
+        let mut silver = Self { state, parts, rest, backoff: Backoff::new(retry), retry: retry.clone(), gold, looked: None };
         silver.settle(bronze, Patience::Cycle).await;
         Ok(silver)
     }
@@ -101,7 +107,8 @@ impl Silver {
     /// Takes over partitions of which nothing is read yet: what their earlier owner left undone comes first. Call it at rest.
     pub async fn take_over(&mut self, share: Share, bronze: &BronzeTable) {
         self.give_up(share);
-        if let Some(stage) = self.live() {
+        // Also one whose rejected is behind: it was opened while the earlier owner stood between its two commits.
+        if let Some(stage) = self.stage() {
             let completed = async {
                 stage.refresh().await?;
                 stage.complete_rejected(bronze).await
@@ -116,13 +123,19 @@ impl Silver {
     /// From here on only the partitions of this share are looked after. Call it at rest.
     pub fn give_up(&mut self, share: Share) {
         self.parts.share = share.clone();
-        if let Some(stage) = self.live() {
+        if let Some(stage) = self.stage() {
             stage.take_share(share);
         }
     }
 
     /// Puts silver aside after an error; bronze goes on.
     pub fn fail(&mut self, failure: Error) {
+        self.looked = None;
+        let stage = self.stage().filter(|_| failure.kind() != Kind::Transient);
+        let failure = match stage.map(|stage| misfit(&stage.silver, &stage.parts.plan)) {
+            Some(Ok(Some(steps))) => failure.hint(format!("the table fits the pipeline file after: {steps}; {APPLY}")),
+            _ => failure,
+        };
         self.state = match failure.kind() {
             Kind::Transient => match self.backoff.pause() {
                 Some(pause) => {
@@ -173,6 +186,10 @@ impl Silver {
                     }
                 }
                 SilverState::Moving => stopped(Error::failed("silver was lost in a failed task")),
+                SilverState::Stopped(_) if patience == Patience::Cycle && self.has_another_schema().await => {
+                    info!("silver's table has another schema than when silver stopped; trying again");
+                    SilverState::Waiting { until: Instant::now() }
+                }
                 settled => {
                     self.state = settled;
                     return;
@@ -185,6 +202,18 @@ impl Silver {
                 _ => {}
             }
         }
+    }
+
+    /// Whether the table's schema changed since silver stopped. Not asked at every call; where there is no answer, it did not.
+    async fn has_another_schema(&mut self) -> bool {
+        if self.looked.is_some_and(|(at, _)| at.elapsed() < LOOK_EVERY) {
+            return false;
+        }
+        let opened = SilverTable::open_spec(&self.parts.catalog, &self.parts.silver).await;
+        let Some(found) = opened.ok().flatten().and_then(|table| Some(table.lake()?.metadata().current_schema_id())) else {
+            return false;
+        };
+        self.looked.replace((Instant::now(), found)).is_some_and(|(_, before)| before != found)
     }
 
     async fn reopen(&self, bronze: &BronzeTable) -> Result<Box<SilverStage>> {

@@ -5,12 +5,23 @@ use std::collections::BTreeMap;
 use iceberg::{NamespaceIdent, TableIdent};
 
 use super::definition::Definition;
-use crate::bronze::{self, BronzeFormat, BronzeSpec, TextSpec};
+use crate::bronze::{self, text_spec};
+use crate::compatibility::Codec;
 use crate::error::Result;
 use crate::gold::{GoldPlan, GoldSettings};
 use crate::silver::{SilverPlan, rejected};
 use crate::storage::Storages;
-use crate::table::{TableSpec, WriterSettings};
+use crate::table::logged::PartitionedSpec;
+use crate::table::{RecordSpec, TableFormat, TableSpec, WriterSettings};
+
+/// What other engines that write to an Iceberg table are told.
+fn properties(definition: &Definition) -> BTreeMap<String, String> {
+    match definition.tables.compatibility.lake_codec() {
+        // What every table has from the start.
+        Codec::Zstd => BTreeMap::new(),
+        codec => BTreeMap::from([("write.parquet.compression-codec".to_owned(), codec.name().to_owned())]),
+    }
+}
 
 /// The identifier of one of the pipeline's tables.
 fn table_ident(definition: &Definition, table: &str) -> TableIdent {
@@ -29,49 +40,59 @@ fn table_location(storages: &Storages, configured: Option<&str>, database: &str,
 }
 
 /// Bronze as the definition has it.
-pub(super) fn bronze_spec(definition: &Definition, storages: &Storages) -> Result<BronzeSpec> {
+pub(super) fn bronze_spec(definition: &Definition, storages: &Storages) -> Result<RecordSpec> {
     let settings = &definition.bronze;
     let ident = table_ident(definition, &settings.table);
     let location = table_location(storages, settings.location.as_deref(), &definition.tables.database, &settings.table)?;
-    let comment = "records as read from Kafka: exact bytes and coordinates".to_owned();
+    let comment = "records as read from Kafka: exact bytes and coordinates";
     Ok(match settings.format {
-        BronzeFormat::Hive => BronzeSpec::Text(TextSpec { ident, location, comment }),
-        BronzeFormat::Iceberg => BronzeSpec::Lake(Box::new(TableSpec {
+        TableFormat::Hive => RecordSpec::Logged(Box::new(text_spec(ident, &location, comment))),
+        TableFormat::Iceberg => RecordSpec::Lake(Box::new(TableSpec {
             ident,
             location: Some(location),
             schema: bronze::schema(),
             partition_by: Vec::new(),
-            properties: BTreeMap::new(),
-            comment: Some(comment),
+            properties: properties(definition),
+            comment: Some(comment.to_owned()),
         })),
     })
 }
 
 /// Silver as the definition has it.
-pub(super) fn silver_spec(definition: &Definition, plan: &SilverPlan, storages: &Storages) -> Result<TableSpec> {
+pub(super) fn silver_spec(definition: &Definition, plan: &SilverPlan, storages: &Storages) -> Result<RecordSpec> {
     let settings = &definition.silver;
-    Ok(TableSpec {
-        ident: table_ident(definition, &settings.table),
-        location: Some(table_location(storages, settings.location.as_deref(), &definition.tables.database, &settings.table)?),
-        schema: plan.schema().clone(),
-        partition_by: plan.partition_by().to_vec(),
-        properties: BTreeMap::new(),
-        comment: Some("records decoded, typed, enriched and checked".into()),
+    let ident = table_ident(definition, &settings.table);
+    let location = table_location(storages, settings.location.as_deref(), &definition.tables.database, &settings.table)?;
+    let comment = "records decoded, typed, enriched and checked".to_owned();
+    Ok(match settings.format {
+        TableFormat::Hive => {
+            let partition_by = plan.partition_by().iter().map(|(column, _)| column.clone()).collect();
+            let spec = PartitionedSpec { ident, location, schema: plan.arrow_schema(), partition_by, comment };
+            RecordSpec::Logged(Box::new(spec.logged()?))
+        }
+        TableFormat::Iceberg => RecordSpec::Lake(Box::new(TableSpec {
+            ident,
+            location: Some(location),
+            schema: plan.schema().clone(),
+            partition_by: plan.partition_by().to_vec(),
+            properties: properties(definition),
+            comment: Some(comment),
+        })),
     })
 }
 
 /// The table of rejected records as the definition has it.
-pub(super) fn rejected_spec(definition: &Definition, storages: &Storages) -> Result<TableSpec> {
+pub(super) fn rejected_spec(definition: &Definition, storages: &Storages) -> Result<RecordSpec> {
     let table = definition.silver.rejected_table();
     let location = definition.silver.rejected.location.as_deref();
-    Ok(TableSpec {
+    Ok(RecordSpec::Lake(Box::new(TableSpec {
         ident: table_ident(definition, &table),
         location: Some(table_location(storages, location, &definition.tables.database, &table)?),
         schema: rejected::schema(),
         partition_by: Vec::new(),
-        properties: BTreeMap::new(),
+        properties: properties(definition),
         comment: Some("records that could not be decoded or broke an expectation, with the reason".into()),
-    })
+    })))
 }
 
 /// The gold tables as the definition has them, over silver's columns.
@@ -79,16 +100,22 @@ pub(super) fn gold_plans(definition: &Definition, silver: &SilverPlan, storages:
     let plan = |settings: &GoldSettings| {
         let configured = Some(settings.location.as_str()).filter(|location| !location.is_empty());
         let location = table_location(storages, configured, &definition.tables.database, &settings.table)?;
-        GoldPlan::new(&GoldSettings { location, ..settings.clone() }, silver.arrow_schema())
+        let plan = GoldPlan::new(&GoldSettings { location, ..settings.clone() }, silver.arrow_schema())?;
+        Ok(plan.with_files(definition.tables.compatibility.hive_files()))
     };
     definition.gold.iter().map(plan).collect()
 }
 
 /// How a layer's files are written.
-pub(super) fn writer(no_dictionary: &[impl AsRef<str>], no_statistics: &[&str]) -> WriterSettings {
+pub(super) fn writer(definition: &Definition, no_dictionary: &[impl AsRef<str>], no_statistics: &[&str]) -> WriterSettings {
     let names = |columns: &[&str]| columns.iter().map(|name| (*name).to_owned()).collect();
     let plain: Vec<&str> = no_dictionary.iter().map(AsRef::as_ref).collect();
-    WriterSettings { plain_columns: names(&plain), columns_without_statistics: names(no_statistics), ..WriterSettings::default() }
+    WriterSettings {
+        plain_columns: names(&plain),
+        columns_without_statistics: names(no_statistics),
+        compatibility: definition.tables.compatibility.clone(),
+        ..WriterSettings::default()
+    }
 }
 
 /// The silver columns that any gold table reads, in silver's order; none without gold.

@@ -16,19 +16,21 @@ use super::gold_task::{self, GoldTasks, Seat};
 use super::lead::Lead;
 use super::positions::{distance, ensure_partitions_exist};
 use super::rebalance::{begin, share};
+use super::redefine::DefinitionWatch;
 use super::session::Session;
 use super::silver_stage::{SilverParts, SilverStage};
 use super::silver_state::Silver;
 use super::specs::{bronze_spec, gold_columns, gold_plans, rejected_spec, silver_spec, writer};
 use super::tally::Tally;
 use super::{RunOptions, Until};
-use crate::bronze::{self, BronzeSpec, BronzeTable};
+use crate::bronze::{self, BronzeTable};
 use crate::catalog::{HiveCatalog, Lakehouse};
 use crate::checkpoint::{Checkpoint, OffsetRange, PartitionId};
 use crate::error::Result;
-use crate::silver::{SilverPlan, rejected};
+use crate::silver::{SilverPlan, SilverTable, rejected};
 use crate::source::{self, Source, SourceKind, SourceSettings};
-use crate::table::{LakeTable, Origin, TableSpec};
+use crate::table::logged::LoggedForm;
+use crate::table::{Origin, RecordSpec, RecordTable};
 use crate::window::Window;
 
 /// Offsets that one step of silver's catch-up reads: about a cycle's worth.
@@ -80,8 +82,8 @@ pub(super) async fn open<'a>(
     ensure_partitions_exist(&checkpoint, &watermarks)?;
     source.assign(&checkpoint.next_offsets()).await?;
 
-    let Tables { mut bronze, silver, rejected } = create_missing(catalog, existing, &specs).await?;
-    bronze.complete().await?;
+    let Tables { mut bronze, mut silver, rejected } = create_missing(catalog, existing, &specs).await?;
+    tokio::try_join!(bronze.complete(), silver.complete())?;
     Window::TablesCreated.pass();
     tell_meanwhile(catalog, &definition.tables.database);
     let share = share(&*source);
@@ -93,8 +95,8 @@ pub(super) async fn open<'a>(
         catalog: catalog.clone(),
         silver: specs.silver,
         rejected: specs.rejected,
-        silver_writer: writer(plan.no_dictionary(), &[]),
-        rejected_writer: writer(&rejected::NO_DICTIONARY, &rejected::NO_STATISTICS),
+        silver_writer: writer(definition, plan.no_dictionary(), &[]),
+        rejected_writer: writer(definition, &rejected::NO_DICTIONARY, &rejected::NO_STATISTICS),
         origin: origin.clone(),
         bronze_uuid: bronze.uuid(),
         gold_columns: gold_columns(&gold_plans),
@@ -110,7 +112,7 @@ pub(super) async fn open<'a>(
     let seat = if share.is_shared() { Seat::Shared } else { Seat::Own };
     let (gold, senders) = gold_task::prepare(gold_plans, &definition.tables.database, &definition.pipeline, seat);
     let silver = Silver::open(stage, &bronze, &definition.pipeline.retry, senders).await?;
-    let gold = gold.start(lakehouse, &silver_ident, &options.shutdown, tally);
+    let gold = gold.start(lakehouse, (&silver_ident, definition.silver.format), &options.shutdown, tally);
 
     let ends: BTreeMap<_, _> = watermarks.into_iter().map(|(partition, range)| (partition, range.end)).collect();
     if share.is_shared() {
@@ -124,7 +126,7 @@ pub(super) async fn open<'a>(
     let session = Session {
         settings: &definition.pipeline,
         origin,
-        bronze_writer: writer(&bronze::NO_DICTIONARY, &bronze::NO_STATISTICS),
+        bronze_writer: writer(definition, &bronze::NO_DICTIONARY, &bronze::NO_STATISTICS),
         bronze,
         silver,
         tally: tally.clone(),
@@ -134,6 +136,7 @@ pub(super) async fn open<'a>(
         joined: !share.is_shared(),
         lead: lead(definition),
         share,
+        definition: DefinitionWatch::new(options.reload.as_ref(), options.until, definition, lakehouse.storages()),
         watched: Instant::now(),
         source,
     };
@@ -156,36 +159,42 @@ async fn open_source(settings: &SourceSettings) -> Result<OpenSource> {
 
 async fn open_tables(
     catalog: &HiveCatalog,
-    specs: &Tables<BronzeSpec, TableSpec>,
-) -> Result<Tables<Option<BronzeTable>, Option<LakeTable>>> {
+    specs: &Tables<RecordSpec, RecordSpec>,
+) -> Result<Tables<Option<BronzeTable>, Option<SilverTable>>> {
     let (bronze, silver, rejected) = tokio::try_join!(
         BronzeTable::open_spec(catalog, &specs.bronze),
-        LakeTable::open(catalog, &specs.silver.ident),
-        LakeTable::open(catalog, &specs.rejected.ident),
+        SilverTable::open_spec(catalog, &specs.silver),
+        SilverTable::open_spec(catalog, &specs.rejected),
     )?;
     Ok(Tables { bronze, silver, rejected })
 }
 
 async fn create_missing(
     catalog: &HiveCatalog,
-    existing: Tables<Option<BronzeTable>, Option<LakeTable>>,
-    specs: &Tables<BronzeSpec, TableSpec>,
-) -> Result<Tables<BronzeTable, LakeTable>> {
-    let create_bronze = async |existing: Option<BronzeTable>| match existing {
-        Some(table) => Ok(table),
-        None => BronzeTable::open_or_create(catalog, &specs.bronze).await,
-    };
-    let create = async |existing: Option<LakeTable>, spec| match existing {
-        Some(table) => Ok(table),
-        None => LakeTable::open_or_create(catalog, spec).await,
-    };
+    existing: Tables<Option<BronzeTable>, Option<SilverTable>>,
+    specs: &Tables<RecordSpec, RecordSpec>,
+) -> Result<Tables<BronzeTable, SilverTable>> {
     let Tables { bronze, silver, rejected } = existing;
     if bronze.is_none() || silver.is_none() || rejected.is_none() {
         catalog.ensure_database(specs.bronze.ident().namespace()).await?;
     }
-    let (bronze, silver, rejected) =
-        tokio::try_join!(create_bronze(bronze), create(silver, &specs.silver), create(rejected, &specs.rejected),)?;
+    let (bronze, silver, rejected) = tokio::try_join!(
+        create(catalog, bronze, &specs.bronze),
+        create(catalog, silver, &specs.silver),
+        create(catalog, rejected, &specs.rejected),
+    )?;
     Ok(Tables { bronze, silver, rejected })
+}
+
+async fn create<L: LoggedForm>(
+    catalog: &HiveCatalog,
+    existing: Option<RecordTable<L>>,
+    spec: &RecordSpec,
+) -> Result<RecordTable<L>> {
+    match existing {
+        Some(table) => Ok(table),
+        None => RecordTable::open_or_create(catalog, spec).await,
+    }
 }
 
 /// Lets the log say once what the metastore can do; nobody waits for it.

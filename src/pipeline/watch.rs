@@ -15,12 +15,13 @@ use super::session::Session;
 use super::silver_state::{Patience, Silver};
 use crate::error::{Kind, Result};
 
-/// How long a pointer that went back may stay unnoticed.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long a pointer that went back, or the schema of a silver that is stopped, may stay unnoticed.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 impl Session<'_> {
     /// Between two cycles, when nothing came. Fails when bronze must be read again.
-    pub(super) async fn idle(&mut self) -> Result<()> {
+    pub(super) async fn idle(&mut self) -> Result<Idle> {
+        let due = self.watched.elapsed() >= LOOK_EVERY || self.definition.is_asked();
         if self.watched.elapsed() >= LOOK_EVERY {
             self.watched = Instant::now();
             ensure_in_place(&mut self.bronze).await?;
@@ -28,8 +29,16 @@ impl Session<'_> {
         }
         self.silver.settle(&self.bronze, Patience::Cycle).await;
         self.state_when_idle().await;
-        Ok(())
+        Ok(if due { Idle::Over } else { Idle::On })
     }
+}
+
+/// Whether a session waits on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Idle {
+    On,
+    /// The tables were looked at: what follows a cycle is due without one.
+    Over,
 }
 
 impl Silver {
@@ -46,10 +55,14 @@ impl Silver {
     }
 }
 
-/// Reads a table's entry again; fails if it is behind where this daemon left it.
+/// Reads a table's entry again, and mends one that points to nothing; fails if it is behind where this daemon left it.
 async fn ensure_in_place(table: &mut impl Place) -> Result<()> {
     let left = table.checkpoint()?.unwrap_or_default();
-    match table.refresh().await {
+    let refreshed = match table.refresh().await {
+        Err(error) if table.mend(&error).await.unwrap_or(false) => table.refresh().await,
+        refreshed => refreshed,
+    };
+    match refreshed {
         Err(error) if error.kind() == Kind::Transient => {
             debug!(table = %table.ident(), error = %error.chain(), "the table could not be looked at; it will be tried again");
             return Ok(());

@@ -5,11 +5,12 @@
 
 use iceberg::TableIdent;
 
-use crate::bronze::{BronzeFormat, BronzeTable};
+use crate::bronze::BronzeTable;
 use crate::catalog::HiveCatalog;
 use crate::completeness::{COMPLETE_UNTIL, parse_instant};
 use crate::error::{Context, Error, Result};
-use crate::table::LakeTable;
+use crate::silver::SilverTable;
+use crate::table::TableFormat;
 
 /// A table and, in the order of the records' way, what it is computed from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +25,9 @@ pub enum Layer {
 pub struct Names {
     pub database: String,
     pub bronze: String,
-    pub bronze_format: BronzeFormat,
+    pub bronze_format: TableFormat,
     pub silver: String,
+    pub silver_format: TableFormat,
     /// The gold table in question; empty for another layer.
     pub gold: String,
 }
@@ -42,7 +44,7 @@ pub struct Watch {
 /// Bronze or silver.
 enum Watched {
     Bronze(BronzeTable),
-    Silver(Box<LakeTable>),
+    Silver(SilverTable),
 }
 
 impl Watched {
@@ -105,7 +107,7 @@ impl Watch {
         let ident = TableIdent::from_strs([self.names.database.as_str(), self.table_of(layer)])?;
         Ok(match layer {
             Layer::Bronze => self.bronze(&ident).await?.map(Watched::Bronze),
-            _ => LakeTable::open(&self.catalog, &ident).await?.map(|table| Watched::Silver(Box::new(table))),
+            _ => SilverTable::open(&self.catalog, &ident, self.names.silver_format).await?.map(Watched::Silver),
         })
     }
 

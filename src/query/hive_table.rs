@@ -17,13 +17,14 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::TableParquetOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, JsonSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::PhysicalExpr;
@@ -34,9 +35,10 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 use object_store::ObjectMeta;
 
-use super::hive_type::arrow_type;
+use super::statement::external;
+use crate::catalog::HiveCatalog;
 use crate::error::Error;
-use crate::hive::FileFormat;
+use crate::hive::{FileFormat, arrow_type};
 use crate::metastore::{FieldSchema, HivePartition, HiveTable};
 use crate::storage::{Depth, Storages};
 
@@ -59,7 +61,25 @@ pub struct HiveTableProvider {
     partitions: Vec<Partition>,
 }
 
+/// The partitions of a table; none for one without partition columns.
+pub(super) async fn partitions_of(catalog: &HiveCatalog, entry: &HiveTable) -> Result<Vec<HivePartition>, Error> {
+    match entry.partition_keys().is_empty() {
+        true => Ok(Vec::new()),
+        false => Ok(catalog.metastore().partitions(entry.database(), entry.name()).await?),
+    }
+}
+
 impl HiveTableProvider {
+    /// The table with its partitions of now, its stores known to `runtime`.
+    pub async fn open(catalog: &HiveCatalog, entry: &HiveTable, runtime: &RuntimeEnv) -> Result<Self, Error> {
+        let (partitions, storages) = (partitions_of(catalog, entry).await?, catalog.storages());
+        let locations = partitions.iter().map(|partition| partition.location()).chain([entry.location()]);
+        for location in locations.flatten().filter(|location| !location.is_empty()) {
+            storages.register_object_stores(runtime, location)?;
+        }
+        Self::new(entry, &partitions, storages.clone())
+    }
+
     /// `partitions` are ignored for a table without partition columns, whose files lie at its own location.
     pub fn new(table: &HiveTable, partitions: &[HivePartition], storages: Storages) -> Result<Self, Error> {
         let name = format!("{}.{}", table.database(), table.name());
@@ -150,10 +170,6 @@ impl HiveTableProvider {
         }
         Ok(found)
     }
-}
-
-fn external(error: Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }
 
 fn typed(table: &str, partition: &HivePartition, columns: &[FieldRef]) -> Result<Partition, Error> {

@@ -17,6 +17,7 @@ use iceberg::scan::ArrowRecordBatchStream;
 use super::statement::query_error;
 use crate::error::{Context, Error, Result};
 use crate::metastore::{HivePartition, HiveTable};
+use crate::table::logged::is_logged;
 use crate::table::{FileLine, LakeTable};
 
 /// What is asked of a table.
@@ -41,7 +42,7 @@ impl MetadataTable {
     /// The table and what is asked of it, if a name is of that kind. No metastore takes a `$` in a table's own name.
     pub fn named(name: &str) -> Result<Option<(&str, Self)>> {
         let Some((table, suffix)) = name.split_once('$') else { return Ok(None) };
-        match KNOWN.iter().find(|(known, _)| *known == suffix) {
+        match KNOWN.iter().find(|(known, _)| known.eq_ignore_ascii_case(suffix)) {
             Some((_, asked)) => Ok(Some((table, *asked))),
             None => {
                 let known = KNOWN.map(|(known, _)| format!("\"{table}${known}\"")).join(", ");
@@ -75,7 +76,8 @@ impl MetadataTable {
         }
     }
 
-    /// Of a Hive table: a column for each partition key, and what the metastore counts.
+    /// Of a Hive table: a column for each partition key, and what the metastore counts. Of a logged table it has counted once, when the
+    /// partition was added, and that is left out.
     pub fn of_hive(self, entry: &HiveTable, partitions: &[HivePartition]) -> Result<Arc<dyn TableProvider>> {
         let name = format!("{}.{}", entry.database(), entry.name());
         if self != Self::Partitions {
@@ -88,9 +90,10 @@ impl MetadataTable {
             let of_key: StringArray = values.iter().map(|values| values.get(at)).collect();
             columns.push((key.name, Arc::new(of_key)));
         }
+        let up_to_date = !is_logged(entry);
         for (column, parameter) in [("record_count", "numRows"), ("file_count", "numFiles"), ("total_size", "totalSize")] {
             let counts =
-                partitions.iter().map(|partition| partition.parameter(parameter).and_then(|text| text.parse::<u64>().ok()));
+                partitions.iter().map(|partition| partition.parameter(parameter).filter(|_| up_to_date)?.parse::<u64>().ok());
             columns.push((column.to_owned(), Arc::new(counts.collect::<UInt64Array>())));
         }
         let locations: StringArray = partitions.iter().map(HivePartition::location).collect();

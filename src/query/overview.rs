@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use iceberg::TableIdent;
 use iceberg::spec::{Snapshot, TableMetadata};
 
-use crate::bronze::is_text_table;
 use crate::catalog::HiveCatalog;
 use crate::checkpoint::{Coverage, PartitionId, parse_positions};
 use crate::error::{Context, Error, Result};
 use crate::hive::CommitLog;
 use crate::metastore::{HivePartition, HiveTable};
+use crate::table::logged::is_logged;
 
 /// Where every layer keeps its offsets: table properties, snapshot summaries, table parameters.
 const POSITIONS: &str = "lakesmith.positions";
@@ -145,7 +145,7 @@ pub async fn details(catalog: &HiveCatalog, database: &str, name: &str) -> Resul
                 false => catalog.metastore().partitions(database, name).await.with_context(about)?,
             };
             let details = hive_details(&entry, &partitions)?;
-            match is_text_table(&entry) {
+            match is_logged(&entry) {
                 true => with_commits(catalog, &entry, details).await?,
                 false => details,
             }
@@ -286,7 +286,11 @@ async fn with_commits(catalog: &HiveCatalog, entry: &HiveTable, details: TableDe
         ..details.overview
     };
     let positions = positions(properties.get(POSITIONS).map(String::as_str))?;
-    Ok(TableDetails { overview, topic: properties.get("lakesmith.topic").cloned(), positions, properties, ..details })
+    // What the metastore counted when a partition was added is out of date with the next commit.
+    let uncounted = |partition| PartitionDetails { rows: None, files: None, size_bytes: None, ..partition };
+    let partitions = details.partitions.into_iter().map(uncounted).collect();
+    let topic = properties.get("lakesmith.topic").cloned();
+    Ok(TableDetails { overview, topic, positions, properties, partitions, ..details })
 }
 
 fn positions(text: Option<&str>) -> Result<BTreeMap<PartitionId, Coverage>> {

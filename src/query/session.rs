@@ -19,11 +19,11 @@ use datafusion::sql::resolve::resolve_table_references;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use iceberg::TableIdent;
-use iceberg_datafusion::IcebergStaticTableProvider;
 use tokio::sync::Mutex;
 
 use super::answer::Answer;
-use super::hive_table::HiveTableProvider;
+use super::hive_table::{HiveTableProvider, partitions_of};
+use super::iceberg_table::IcebergTableProvider;
 use super::identifiers::Spellings;
 use super::metadata_table::MetadataTable;
 use super::overview::TableKind;
@@ -31,7 +31,7 @@ use super::settings::QuerySettings;
 use super::statement::{Reading, headings, parse, parse_view, query_error};
 use crate::catalog::HiveCatalog;
 use crate::error::{Context, Error, Result};
-use crate::metastore::{HivePartition, HiveTable};
+use crate::metastore::HiveTable;
 use crate::table::LakeTable;
 
 const CATALOG: &str = "lakesmith";
@@ -156,7 +156,7 @@ impl QuerySession {
             (TableKind::View, None) => self.open_view(&entry, tables, depth).await,
             (TableKind::View, Some(_)) => Err(Error::config(format!("{database}.{name} is a view, which consists of nothing"))),
             (TableKind::Hive, None) => self.open_hive(&entry).await,
-            (TableKind::Hive, Some((_, asked))) => asked.of_hive(&entry, &self.partitions(&entry).await?),
+            (TableKind::Hive, Some((_, asked))) => asked.of_hive(&entry, &partitions_of(&self.catalog, &entry).await?),
         }
     }
 
@@ -175,30 +175,12 @@ impl QuerySession {
     }
 
     async fn open_iceberg(&self, database: &str, name: &str, tables: &Tables) -> Result<Arc<dyn TableProvider>> {
-        let table = self.version(database, name, tables).await?.to_iceberg()?;
-        // The snapshot's own schema: a column that was added after it cannot be read from it.
-        let provider = match table.metadata().current_snapshot_id() {
-            Some(snapshot) => IcebergStaticTableProvider::try_new_from_table_snapshot(table, snapshot).await,
-            None => IcebergStaticTableProvider::try_new_from_table(table).await,
-        };
+        let provider = IcebergTableProvider::new(self.version(database, name, tables).await?);
         Ok(Arc::new(provider.with_context(|| format!("table {database}.{name} cannot be read"))?))
     }
 
-    async fn partitions(&self, entry: &HiveTable) -> Result<Vec<HivePartition>> {
-        match entry.partition_keys().is_empty() {
-            true => Ok(Vec::new()),
-            false => Ok(self.catalog.metastore().partitions(entry.database(), entry.name()).await?),
-        }
-    }
-
     async fn open_hive(&self, entry: &HiveTable) -> Result<Arc<dyn TableProvider>> {
-        let partitions = self.partitions(entry).await?;
-        let storages = self.catalog.storages();
-        let locations = partitions.iter().map(|partition| partition.location()).chain([entry.location()]);
-        for location in locations.flatten().filter(|location| !location.is_empty()) {
-            storages.register_object_stores(&self.runtime, location)?;
-        }
-        Ok(Arc::new(HiveTableProvider::new(entry, &partitions, storages.clone())?))
+        Ok(Arc::new(HiveTableProvider::open(&self.catalog, entry, &self.runtime).await?))
     }
 
     /// A Hive view: its text, with the column names that the metastore has.

@@ -1,5 +1,6 @@
 //! The one statement of a query: parsed, and refused unless it only reads.
 
+use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::{Expr, ObjectName, Query, SelectItem, SetExpr, Statement as SqlStatement};
@@ -160,15 +161,27 @@ pub fn headings(statement: &Statement) -> Option<Vec<Heading>> {
     select.projection.iter().map(heading).collect()
 }
 
+/// An error of ours on its way through DataFusion; [`query_error`] takes it out again.
+pub(super) fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
 /// An error of DataFusion for a person. What we put into it ourselves comes out as it was.
 pub fn query_error(error: DataFusionError) -> Error {
     match error {
         DataFusionError::External(inner) => match inner.downcast::<Error>() {
             Ok(error) => *error,
-            Err(inner) => Error::failed(format!("the query failed: {inner}")),
+            Err(inner) => match inner.downcast::<DataFusionError>() {
+                Ok(inner) => query_error(*inner),
+                Err(inner) => Error::failed(format!("the query failed: {}", told(inner.as_ref()))),
+            },
         },
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => query_error(*inner),
-        DataFusionError::Shared(inner) => Error::failed(format!("the query failed: {}", without_prefix(&inner.to_string()))),
+        DataFusionError::ArrowError(inner, _) => match *inner {
+            ArrowError::ExternalError(inner) => query_error(DataFusionError::External(inner)),
+            inner => Error::failed(format!("the query failed: {inner}")),
+        },
+        DataFusionError::Shared(inner) => Error::failed(format!("the query failed: {}", without_prefix(&told(&*inner)))),
         DataFusionError::ResourcesExhausted(message) => {
             Error::failed(format!("the query needs more memory: {message}")).hint("raise query.memory_limit")
         }
@@ -181,6 +194,20 @@ pub fn query_error(error: DataFusionError) -> Error {
         }
         other => Error::failed(format!("the query failed: {}", without_prefix(&other.strip_backtrace()))),
     }
+}
+
+/// An error with what caused it.
+fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// A column that no table has, with the one that was most likely meant.

@@ -15,6 +15,7 @@ use super::overview::{TableKind, details, overview};
 use super::{QuerySession, QuerySettings};
 use crate::catalog::{CatalogSettings, Lakehouse};
 use crate::checkpoint::{Delta, OffsetRange};
+use crate::compatibility::HiveFiles;
 use crate::hive::{
     FileFormat, HiveTableSpec, HiveViewSpec, PartitionKey, PartitionVersion, ViewColumn, ensure_database, ensure_table,
     ensure_view, hive_columns, switch, write_version,
@@ -113,7 +114,8 @@ async fn gold(lakehouse: &Lakehouse) {
     for (date, rows) in days {
         let key = PartitionKey::new([("window_date", date)]);
         let location = key.version_location(&location, "v-1-x");
-        let statistics = write_version(lakehouse.storages(), &location, &rows, &BTreeMap::new()).await.unwrap();
+        let statistics =
+            write_version(lakehouse.storages(), &location, &rows, &BTreeMap::new(), HiveFiles::default()).await.unwrap();
         versions.push(PartitionVersion { key, location, statistics, parameters: BTreeMap::new() });
     }
     switch(lakehouse.metastore(), &table, &versions, &BTreeMap::new()).await.unwrap();

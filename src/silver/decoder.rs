@@ -51,7 +51,8 @@ pub const FORMATS: &[Format] = &[Format { name: "json", decoder: json::decoder }
 pub fn format(name: &str) -> Result<&'static Format> {
     FORMATS.iter().find(|format| format.name == name).ok_or_else(|| {
         let known: Vec<_> = FORMATS.iter().map(|format| format.name).collect();
-        Error::config(format!("silver.format `{name}` is not known")).hint(format!("known formats are {}", known.join(", ")))
+        Error::config(format!("silver.message_format `{name}` is not known"))
+            .hint(format!("known formats are {}", known.join(", ")))
     })
 }
 

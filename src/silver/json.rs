@@ -104,6 +104,14 @@ impl<'de> Visitor<'de> for Object<'_> {
                     let value: &'de RawValue = map.next_value()?;
                     check_depth(value.get(), self.max_depth)
                 }
+                Key::Kept(name) => {
+                    let value: &'de RawValue = map.next_value()?;
+                    value_of(value.get(), self.max_depth).map(|found| match found {
+                        Value::Null => self.row.keep(&name, None),
+                        Value::Text(text) => self.row.keep(&name, Some(&text)),
+                        _ => self.row.keep(&name, Some(value.get())),
+                    })
+                }
             };
             if let Err(fault) = outcome {
                 *self.fault = Some(fault);
@@ -172,6 +180,8 @@ fn behind_string(mut bytes: &[u8]) -> &[u8] {
 enum Key {
     Column(usize),
     Ignored,
+    /// No column reads it, and it is kept with its name.
+    Kept(Box<str>),
     Refused(Fault),
 }
 
@@ -252,7 +262,7 @@ impl Keys {
                 ));
             }
             None if self.names.len() < self.columns + KEYS_MAX && name.len() <= KEY_BYTES_MAX => self.learn(name),
-            None if self.strangers.insert(name.to_owned()) => return Key::Ignored,
+            None if self.strangers.insert(name.to_owned()) => return self.other(name),
             None => return Key::twice(name),
         };
         if index != guess {
@@ -265,7 +275,15 @@ impl Keys {
         if std::mem::replace(&mut self.seen[index], self.message) == self.message {
             return Key::twice(name);
         }
-        if index < self.columns { Key::Column(index) } else { Key::Ignored }
+        if index < self.columns { Key::Column(index) } else { self.other(name) }
+    }
+
+    /// What becomes of a key that no column reads.
+    fn other(&self, name: &str) -> Key {
+        match self.unknown_fields {
+            UnknownFields::Keep => Key::Kept(name.into()),
+            UnknownFields::Ignore | UnknownFields::Reject => Key::Ignored,
+        }
     }
 }
 

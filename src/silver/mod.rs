@@ -21,6 +21,7 @@
 mod columns;
 pub mod decoder;
 mod expression;
+pub mod infer;
 mod json;
 mod names;
 mod number;
@@ -33,9 +34,17 @@ mod tests;
 mod time;
 mod types;
 
-pub use names::PROCESSING_TIMESTAMP;
+pub use names::{PROCESSING_TIMESTAMP, RESERVED as OWN_COLUMNS, is_column_name, nearest as nearest_name};
+pub use partitioning::field as partition_field;
 pub use plan::SilverPlan;
 pub use settings::{
     ColumnSettings, DeriveSettings, ExpectSettings, OnError, RejectedSettings, ScaleExcess, SilverSettings, UnknownFields,
 };
 pub use types::{ColumnType, UnknownType};
+
+use crate::table::RecordTable;
+use crate::table::logged::ParquetTable;
+
+/// The table in either of its forms: an Iceberg table, or a plain Hive table of Parquet files in partition directories. Rejected records are
+/// always in the first one.
+pub type SilverTable = RecordTable<ParquetTable>;

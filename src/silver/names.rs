@@ -7,18 +7,25 @@ use crate::record::{KAFKA_TIMESTAMP, OFFSET, PARTITION, TOPIC};
 pub const PROCESSING_TIMESTAMP: &str = "processing_timestamp";
 
 /// The columns that every row of silver has besides the declared ones.
-const RESERVED: [&str; 5] = [TOPIC, PARTITION, OFFSET, KAFKA_TIMESTAMP, PROCESSING_TIMESTAMP];
+pub const RESERVED: [&str; 5] = [TOPIC, PARTITION, OFFSET, KAFKA_TIMESTAMP, PROCESSING_TIMESTAMP];
+
+/// Whether every engine takes a name without quotes around it, reserved words aside: up to 128 letters, digits and underscores of ASCII, with
+/// no digit in front.
+pub fn is_column_name(name: &str) -> bool {
+    let mut characters = name.chars();
+    characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+        && characters.all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && name.len() <= 128
+}
 
 /// Checks the names of all columns of a table. Case does not tell two apart, because Hive ignores it.
 pub fn check<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<()> {
     let mut known: Vec<&str> = RESERVED.to_vec();
     for name in names {
-        let mut characters = name.chars();
-        let first = characters.next().ok_or_else(|| Error::config("a silver column has no name").hint("give it a `name`"))?;
-        if !(first.is_ascii_alphabetic() || first == '_')
-            || !characters.all(|c| c.is_ascii_alphanumeric() || c == '_')
-            || name.len() > 128
-        {
+        if name.is_empty() {
+            return Err(Error::config("a silver column has no name").hint("give it a `name`"));
+        }
+        if !is_column_name(name) {
             return Err(Error::config(format!("silver column {name:?} has a name that not every engine takes"))
                 .hint("use up to 128 letters, digits and underscores, with no digit in front"));
         }

@@ -1,9 +1,11 @@
 //! How a table is partitioned, as a pipeline file writes it: `Year`, `month(OrderDate)`, `bucket(16, CustomerID)`.
 
+use arrow::datatypes::Schema as ArrowSchema;
 use iceberg::spec::{Schema, Transform};
 
 use super::names;
 use crate::error::{Error, Result};
+use crate::table::logged::ensure_names_directories;
 
 /// Reads the partition fields of a table and checks each against the column that it is made from.
 pub fn parse(fields: &[String], schema: &Schema) -> Result<Vec<(String, Transform)>> {
@@ -29,7 +31,28 @@ pub fn parse(fields: &[String], schema: &Schema) -> Result<Vec<(String, Transfor
         .collect()
 }
 
-fn field(text: &str) -> Option<(String, Transform)> {
+/// Refuses what a plain Hive table cannot be partitioned by: anything but columns whose values name directories.
+pub fn ensure_directories(fields: Vec<(String, Transform)>, schema: &ArrowSchema) -> Result<Vec<(String, Transform)>> {
+    if let Some((column, transform)) = fields.iter().find(|(_, transform)| *transform != Transform::Identity) {
+        return Err(Error::config(format!(
+            "silver.partition_by has {transform} of {column}, and a plain Hive table (silver.format = \"hive\") is partitioned by columns alone"
+        ))
+        .hint(format!(
+            "compute a column with [[silver.derive]], such as Month with sql = \"date_part('month', {column})\", and partition by that; or set \
+             silver.format = \"iceberg\""
+        )));
+    }
+    for (at, (column, _)) in fields.iter().enumerate() {
+        ensure_names_directories(schema.field_with_name(column)?)?;
+        if fields[..at].iter().any(|(other, _)| other == column) {
+            return Err(Error::config(format!("silver.partition_by names {column} twice")).hint("name it once"));
+        }
+    }
+    Ok(fields)
+}
+
+/// A column and its transform as SQL writes them: `month(OrderDate)`; none if it is not understood.
+pub fn field(text: &str) -> Option<(String, Transform)> {
     let text = text.trim();
     let Some((function, arguments)) = text.split_once('(') else {
         return (!text.is_empty()).then(|| (text.to_owned(), Transform::Identity));
@@ -78,6 +101,24 @@ mod tests {
             ("truncate(10, Year)", "Year", Transform::Truncate(10)),
         ] {
             assert_eq!(parsed(text).unwrap(), (column.to_owned(), transform), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_plain_hive_table_takes_columns_alone() {
+        let field = |name: &str, data_type| arrow::datatypes::Field::new(name, data_type, true);
+        let schema = ArrowSchema::new(vec![
+            field("Year", arrow::datatypes::DataType::Int32),
+            field("Amount", arrow::datatypes::DataType::Decimal128(9, 2)),
+        ]);
+        let identity = |name: &str| (name.to_owned(), Transform::Identity);
+        let year = identity("Year");
+        assert_eq!(ensure_directories(vec![year.clone()], &schema).unwrap(), std::slice::from_ref(&year));
+        let month = ("OrderDate".to_owned(), Transform::Month);
+        for wrong in [month, ("Year".to_owned(), Transform::Bucket(16)), year.clone(), identity("Amount")] {
+            let error = ensure_directories(vec![year.clone(), wrong], &schema).unwrap_err();
+            assert_eq!(error.kind(), crate::Kind::Config);
+            assert!(error.hint_text().is_some(), "{error}");
         }
     }
 

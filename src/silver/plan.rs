@@ -14,7 +14,7 @@ use iceberg::arrow::arrow_schema_to_schema_auto_assign_ids;
 use iceberg::spec::Transform;
 use serde::Serialize;
 
-use super::columns::{Column, Columns};
+use super::columns::{Column, Columns, MapColumn};
 use super::decoder::{self, Fault, Format, Layout, Stage};
 use super::expression::{Expression, Planner, Target};
 use super::names::{self, PROCESSING_TIMESTAMP};
@@ -25,6 +25,7 @@ use super::time::TimeFormat;
 use super::types::ColumnType;
 use crate::error::{Context, Error, Result};
 use crate::record::{self, INSTANT, KAFKA_TIMESTAMP, OFFSET, PARTITION, RawBatch, SilverBatch, TIMESTAMP, TOPIC, VALUE};
+use crate::table::TableFormat;
 
 /// A number that changes whenever the same definition begins to give other rows.
 const SEMANTICS_VERSION: u32 = 1;
@@ -60,13 +61,20 @@ impl SilverPlan {
         if settings.max_depth == 0 {
             return Err(Error::config("silver.max_depth is 0").hint("1 admits an object of plain values"));
         }
-        let declared = settings.columns.iter().map(|column| column.name.as_str());
+        if settings.kept_in().is_some() && settings.format == TableFormat::Hive {
+            return Err(Error::config(
+                "silver.unknown_fields = \"keep\" needs a map column, which silver.format = \"hive\" has not",
+            )
+            .hint("use the Iceberg form, or \"ignore\": bronze has the messages as they came"));
+        }
+        let declared = settings.columns.iter().map(|column| column.name.as_str()).chain(settings.kept_in());
         names::check(declared.chain(settings.derive.iter().map(|derive| derive.name.as_str())))?;
         let columns: Vec<Column> = settings.columns.iter().map(column).collect::<Result<_>>()?;
         check_fields(&columns)?;
 
         let planner = Planner::default();
         let mut fields = row_fields(&settings.columns);
+        fields.extend(settings.kept_in().map(kept_field));
         let mut derive = Vec::with_capacity(settings.derive.len());
         for settings in &settings.derive {
             let target = Target::Value(settings.column_type.arrow());
@@ -83,14 +91,19 @@ impl SilverPlan {
         let schema = arrow_schema_to_schema_auto_assign_ids(&arrow_schema)
             .map_err(|error| Error::config("silver's columns make no table").caused_by(error))?;
         Ok(Self {
-            format: decoder::format(&settings.format)?,
+            format: decoder::format(&settings.message_format)?,
             columns: columns.into(),
             unknown_fields: settings.unknown_fields,
             max_depth: settings.max_depth,
             max_value_bytes: settings.max_value_bytes.as_u64(),
             derive,
             expect,
-            partition_by: partitioning::parse(&settings.partition_by, &schema)?,
+            partition_by: match settings.format {
+                TableFormat::Iceberg => partitioning::parse(&settings.partition_by, &schema)?,
+                TableFormat::Hive => {
+                    partitioning::ensure_directories(partitioning::parse(&settings.partition_by, &schema)?, &arrow_schema)?
+                }
+            },
             no_dictionary: no_dictionary(settings),
             definition_hash: definition_hash(settings)?,
             arrow_schema,
@@ -166,6 +179,9 @@ impl SilverPlan {
         let layout = Layout { columns: &self.columns, unknown_fields: self.unknown_fields, max_depth: self.max_depth };
         let mut decoder = (self.format.decoder)(layout);
         let mut columns = Columns::new(self.columns.clone(), messages.len());
+        if self.unknown_fields == UnknownFields::Keep {
+            columns = columns.keeping_others();
+        }
         let mut origins = Vec::with_capacity(messages.len());
         for (row, message) in (0..).zip(messages) {
             let outcome = self.check_size(message).and_then(|message| {
@@ -367,6 +383,12 @@ fn row_fields(columns: &[ColumnSettings]) -> Vec<Field> {
     fields
 }
 
+/// The map of fields that no column reads.
+fn kept_field(name: &str) -> Field {
+    let data_type = MapColumn::data_type();
+    documented(name, data_type, Presence::Optional, "fields of the message that no column reads")
+}
+
 fn derived_field(derive: &DeriveSettings) -> Field {
     let doc = derive.doc.as_deref().unwrap_or(derive.sql.trim());
     documented(&derive.name, derive.column_type.arrow(), Presence::Optional, doc)
@@ -390,6 +412,8 @@ fn definition_hash(settings: &SilverSettings) -> Result<String> {
         semantics: u32,
         format: &'a str,
         unknown_fields: UnknownFields,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        kept_in: Option<&'a str>,
         max_depth: usize,
         max_value_bytes: u64,
         columns: Vec<ColumnSettings>,
@@ -405,8 +429,9 @@ fn definition_hash(settings: &SilverSettings) -> Result<String> {
     };
     let definition = Definition {
         semantics: SEMANTICS_VERSION,
-        format: &settings.format,
+        format: &settings.message_format,
         unknown_fields: settings.unknown_fields,
+        kept_in: settings.kept_in(),
         max_depth: settings.max_depth,
         max_value_bytes: settings.max_value_bytes.as_u64(),
         columns: settings.columns.iter().map(column).collect(),

@@ -3,9 +3,10 @@
 //! Everything here is plain data; [`super::SilverPlan`] checks it and turns it into something that runs.
 
 use bytesize::ByteSize;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::types::ColumnType;
+use crate::table::TableFormat;
 
 /// The silver layer of a pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,10 +19,15 @@ pub struct SilverSettings {
     /// How the table is partitioned: a column's name, or `year(c)`, `month(c)`, `day(c)`, `hour(c)`, `bucket(16, c)`,
     /// `truncate(10, c)`. Default: not partitioned.
     pub partition_by: Vec<String>,
+    /// `iceberg`, or `hive`: Parquet files in partition directories. Default: iceberg.
+    #[serde(deserialize_with = "table_format")]
+    pub format: TableFormat,
     /// Format of a message. Default: "json".
-    pub format: String,
+    pub message_format: String,
     /// What happens to a field that no column reads. Default: "ignore".
     pub unknown_fields: UnknownFields,
+    /// With `unknown_fields = "keep"`: the column that has them, a map from a field's name to its value. Default: "unknown_fields".
+    pub unknown_fields_column: String,
     /// Levels that arrays and objects may be nested, the message's own object included. Default: 128.
     pub max_depth: usize,
     /// A larger message is rejected without being decoded; its bytes are kept. Default: 8 MiB.
@@ -42,8 +48,10 @@ impl Default for SilverSettings {
             table: "silver".into(),
             location: None,
             partition_by: Vec::new(),
-            format: "json".into(),
+            format: TableFormat::default(),
+            message_format: "json".into(),
             unknown_fields: UnknownFields::default(),
+            unknown_fields_column: "unknown_fields".into(),
             max_depth: 128,
             max_value_bytes: ByteSize::mib(8),
             rejected: RejectedSettings::default(),
@@ -54,11 +62,29 @@ impl Default for SilverSettings {
     }
 }
 
+/// The key was that of the messages' format once.
+fn table_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TableFormat, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.as_str() {
+        "iceberg" => Ok(TableFormat::Iceberg),
+        "hive" => Ok(TableFormat::Hive),
+        _ => Err(de::Error::custom(format!(
+            "expected iceberg or hive, found \"{text}\": silver.format is the form of the table, and the format of messages is \
+             silver.message_format"
+        ))),
+    }
+}
+
 impl SilverSettings {
     /// The fields of a message that are read into number columns.
     pub fn number_fields(&self) -> Vec<String> {
         let numbers = self.columns.iter().filter(|column| column.column_type.arrow().is_numeric());
         numbers.map(|column| column.field.as_ref().unwrap_or(&column.name).clone()).collect()
+    }
+
+    /// The column that keeps what no other column reads, if there is one.
+    pub fn kept_in(&self) -> Option<&str> {
+        (self.unknown_fields == UnknownFields::Keep).then_some(self.unknown_fields_column.as_str())
     }
 
     /// The name of the table of rejected records: as configured, or silver's with `_rejected` behind it.
@@ -86,6 +112,8 @@ pub enum UnknownFields {
     Ignore,
     /// The record is rejected.
     Reject,
+    /// It goes into a map: a text as it is, anything else as the JSON that it was.
+    Keep,
 }
 
 /// One column read from the message.

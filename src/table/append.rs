@@ -21,11 +21,11 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::manifests::{self, Manifests};
-use super::progress::{self, Ancestry, COMMIT_ID, ensure_same_source};
+use super::progress::{self, Ancestry, COMMIT_ID, ensure_same_input, ensure_same_source};
 use super::upkeep::Dropped;
 use super::writer::{DataFiles, delete_files};
 use super::{InputRef, LakeTable, Origin, summary};
-use crate::catalog::{CommitOutcome, Rejection, SwapOutcome, Version};
+use crate::catalog::{CommitOutcome, Rejection, SwapOutcome, Turn, Version};
 use crate::checkpoint::{Checkpoint, Delta, Mismatch};
 use crate::error::{Error, Result};
 use crate::retry::Backoff;
@@ -33,9 +33,9 @@ use crate::storage::CloseBarrier;
 
 /// One batch to be appended.
 #[derive(Debug, Clone)]
-pub struct Append {
+pub struct Append<F = DataFiles> {
     /// From [`DataWriter::finish`](super::DataWriter::finish); empty where a batch only moves the offsets on.
-    pub files: DataFiles,
+    pub files: F,
     pub delta: Delta,
     /// The topic; refused if the table holds another one.
     pub origin: Origin,
@@ -154,10 +154,8 @@ impl LakeTable {
         if let Some(known) = &known {
             ensure_same_source(self.ident(), known, &append.origin)?;
         }
-        self.ensure_same_input(append.input.as_ref())?;
-        let mut base = known.unwrap_or_else(|| append.origin.start());
-        base.topic_id = base.topic_id.or_else(|| append.origin.topic_id.clone());
-        base.cluster_id = base.cluster_id.or_else(|| append.origin.cluster_id.clone());
+        ensure_same_input(self.ident(), self.input()?.as_ref(), append.input.as_ref())?;
+        let mut base = append.origin.base(known);
         Ok(match self.advance(&base, &append.delta) {
             Ok(after) => Place::Next(after),
             Err(mismatch) if self.catalog().protocol().checks_offsets => Place::Mismatch(mismatch),
@@ -192,19 +190,6 @@ impl LakeTable {
         let checkpoint = self.checkpoint()?.unwrap_or_default();
         let metadata_location = self.version().location.clone();
         Ok(Some(Appended { snapshot_id, metadata_location, checkpoint, attempts: 0 }))
-    }
-
-    /// Stops if the table was computed from another table than `input` so far.
-    fn ensure_same_input(&self, input: Option<&InputRef>) -> Result<()> {
-        let (Some(known), Some(input)) = (self.input()?, input) else { return Ok(()) };
-        if known.table_uuid == input.table_uuid {
-            return Ok(());
-        }
-        let (table, known, found) = (self.ident(), known.table_uuid, input.table_uuid);
-        Err(Error::stop(format!(
-            "table {table} was computed from the table with uuid {known}, and its input now has uuid {found}"
-        ))
-        .hint("was the input dropped and created again? write to another table, or see `lakesmith offsets show`"))
     }
 
     /// Writes manifest list and metadata file of the table's current version plus the batch.
@@ -312,8 +297,9 @@ impl Prepared {
         let catalog = table.catalog().clone();
         let ident = table.ident().clone();
         let mut backoff = Backoff::new(&catalog.settings().commit_retry);
+        let mut turn = Turn::default();
         loop {
-            let settled = catalog.settle(&ident, &self.attempt.from, &self.attempt.to, &mut backoff).await;
+            let settled = catalog.settle(&ident, &self.attempt.from, &self.attempt.to, turn, &mut backoff).await;
             self.doubtful |= settled.doubtful && catalog.protocol().keeps_files_in_doubt;
             let found = match settled.outcome {
                 SwapOutcome::Committed => return CommitOutcome::Committed(self.committed(table).await),
@@ -327,10 +313,12 @@ impl Prepared {
                 SwapOutcome::Rejected(rejection) => return self.rejected(table, rejection).await,
             };
             debug!(table = %ident, found, attempts = self.attempts, "another commit was faster, putting the batch on top of it");
-            if !backoff.wait().await {
-                return self.rejected(table, Rejection::Moved { found: Some(found) }).await;
-            }
+            turn = match catalog.next_turn(&ident, &self.attempt.from, &mut backoff).await {
+                Some(turn) => turn,
+                None => return self.rejected(table, Rejection::Moved { found: Some(found) }).await,
+            };
             if let Err(outcome) = self.rebase(table, &ident).await {
+                turn.pass().await;
                 return match outcome {
                     CommitOutcome::Rejected(rejection) => self.rejected(table, rejection).await,
                     outcome => outcome,

@@ -1,4 +1,5 @@
-//! Iceberg tables of records: created, written, committed with their offsets, scanned and kept small.
+//! Tables of records: created, written, committed with their offsets, scanned and kept small. They are Iceberg tables ([`LakeTable`]) or plain
+//! Hive tables with a log of their commits ([`logged`]); [`RecordTable`] is either.
 //!
 //! A batch goes into a table in three steps. [`DataWriter`] encodes rows into Parquet files, one set per table partition.
 //! [`LakeTable::prepare`] checks that the batch begins where the table ends and writes manifest, manifest list and metadata file. All
@@ -17,9 +18,12 @@ mod append;
 mod arrow_types;
 mod complete;
 mod contents;
+mod late_columns;
+pub mod logged;
 mod manifests;
 pub mod offsets;
 mod progress;
+mod records;
 mod scan;
 mod spec;
 mod summary;
@@ -30,9 +34,11 @@ pub use append::{Append, Appended, Preparation, Prepared};
 pub use complete::Stated;
 pub use contents::{FileLine, PartitionLine, SnapshotLine};
 pub use progress::{COMMIT_ID, Progress, REJECTED_POSITIONS, WRITER, ensure_same_source};
-pub(crate) use progress::{checkpoint as checkpoint_in, marks as batch_marks};
+#[cfg(test)]
+pub(crate) use records::prepare_logged;
+pub use records::{RecordFiles, RecordPreparation, RecordPrepared, RecordSpec, RecordTable, RecordWriter, TableFormat};
 pub use scan::{OffsetRanges, Records};
-pub use spec::TableSpec;
+pub use spec::{TableSpec, partition_name};
 pub use upkeep::UpkeepSettings;
 pub use writer::{DataFiles, DataWriter, IntegerEncoding, WriterSettings};
 

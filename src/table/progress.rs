@@ -194,6 +194,17 @@ pub(super) fn input(properties: &HashMap<String, String>) -> Result<Option<Input
     Ok(Some(InputRef { table_uuid, snapshot_id: properties.get(INPUT_SNAPSHOT).and_then(|id| id.parse().ok()) }))
 }
 
+/// Stops if a derived table was computed from another table than its input of now.
+pub(super) fn ensure_same_input(table: &TableIdent, known: Option<&InputRef>, input: Option<&InputRef>) -> Result<()> {
+    let (Some(known), Some(input)) = (known, input) else { return Ok(()) };
+    if known.table_uuid == input.table_uuid {
+        return Ok(());
+    }
+    let (known, found) = (known.table_uuid, input.table_uuid);
+    Err(Error::stop(format!("table {table} was computed from the table with uuid {known}, and its input now has uuid {found}"))
+        .hint("was the input dropped and created again? write to another table, or see `lakesmith offsets show`"))
+}
+
 /// Stops if the table's records come from another topic or cluster than `origin`. An id that one side doesn't know proves nothing.
 pub fn ensure_same_source(table: &TableIdent, known: &Checkpoint, origin: &Origin) -> Result<()> {
     let differs = |a: &Option<String>, b: &Option<String>| matches!((a, b), (Some(a), Some(b)) if a != b);
@@ -217,6 +228,14 @@ impl Origin {
     /// The checkpoint of a table that has read nothing of this topic.
     pub(crate) fn start(&self) -> Checkpoint {
         Checkpoint::start(self.topic.clone(), self.topic_id.clone(), self.cluster_id.clone())
+    }
+
+    /// What a batch of this topic is put on: where the table stands, with the ids that it did not know yet.
+    pub(super) fn base(&self, known: Option<Checkpoint>) -> Checkpoint {
+        let mut base = known.unwrap_or_else(|| self.start());
+        base.topic_id = base.topic_id.or_else(|| self.topic_id.clone());
+        base.cluster_id = base.cluster_id.or_else(|| self.cluster_id.clone());
+        base
     }
 }
 

@@ -13,12 +13,13 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Fields, Int32Type, Int64Type, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use iceberg::expr::{Predicate, Reference};
+use iceberg::expr::{Bind, Predicate, Reference};
+use iceberg::metadata_columns::RESERVED_COL_NAME_FILE;
 use iceberg::spec::{Datum, Snapshot};
 
-use super::LakeTable;
 use super::arrow_types::retype;
 use super::upkeep::unreadable;
+use super::{LakeTable, late_columns};
 use crate::checkpoint::{OffsetRange, PartitionId};
 use crate::error::{Context, Error, Result};
 use crate::record::{OFFSET, PARTITION, position};
@@ -75,11 +76,23 @@ impl LakeTable {
         if let Some(predicate) = predicates.into_iter().reduce(Predicate::and) {
             scan = scan.with_filter(predicate);
         }
-        let batches =
-            scan.select(read).build().with_context(failed)?.to_arrow().await.map_err(unreadable).with_context(failed)?;
+        layout.order(&mut read);
+        // Files of an earlier schema may have their columns in another order, and where types agree the iceberg crate (0.10) would take one
+        // for the other. A column that no file has makes it go by field ids.
+        if self.metadata().schemas_iter().count() > 1 {
+            read.push(RESERVED_COL_NAME_FILE.to_owned());
+        }
+        let late = late_columns::late(self.metadata(), &layout.snapshot_schema, &read);
+        let scan = scan.select(read).build().with_context(failed)?;
+        let batches = match late.is_empty() {
+            true => scan.to_arrow().await,
+            false => late_columns::read(&table, &scan, late, batch_rows(snapshot), FILE_CONCURRENCY).await,
+        };
+        let batches = batches.map_err(unreadable).with_context(failed)?;
         let ident = self.ident().clone();
         let batches = batches.map(move |batch| {
             let batch = batch.map_err(|error| unreadable(error).context(format!("failed to read table {ident}")))?;
+            let batch = without_file_column(batch);
             let batch = match &filter {
                 Some(filter) => filter_record_batch(&batch, &filter.keep(&batch)?)?,
                 None => batch,
@@ -87,6 +100,23 @@ impl LakeTable {
             layout.arrange(&batch)
         });
         Ok(batches.try_filter(|batch| futures::future::ready(batch.num_rows() > 0)).boxed())
+    }
+
+    /// As [`Self::scanned_name`], for a column that a predicate may be asked of; none also for one that was ever widened, because the iceberg
+    /// crate (0.10) compares the statistics of files from before in the new type, and leaves out rows that fit.
+    pub fn scanned_column(&self, column: &str) -> Result<Option<String>> {
+        let Some(name) = self.scanned_name(column)? else { return Ok(None) };
+        let Some(now) = self.metadata().current_schema().as_struct().fields().iter().find(|field| field.name == column) else {
+            return Ok(None);
+        };
+        let mut ever = self.metadata().schemas_iter().filter_map(|schema| schema.field_by_id(now.id));
+        Ok(ever.all(|then| then.field_type == now.field_type).then_some(name))
+    }
+
+    /// Whether the current snapshot can be asked for a predicate: it has the columns, in types that take the values.
+    pub fn can_ask(&self, predicate: &Predicate) -> Result<bool> {
+        let Some(snapshot) = self.metadata().current_snapshot() else { return Ok(true) };
+        Ok(predicate.bind(snapshot.schema(self.metadata())?, true).is_ok())
     }
 
     /// The name that a column of now has in the current snapshot; none if the snapshot doesn't have it, or there is none.
@@ -142,6 +172,12 @@ impl Layout {
         name.map(str::to_owned).ok_or_else(|| missing(table, column))
     }
 
+    /// Names of the snapshot's columns in the order in which its files have them.
+    fn order(&self, names: &mut [String]) {
+        let fields = self.snapshot_schema.as_struct().fields();
+        names.sort_by_key(|name| fields.iter().position(|field| field.name == *name));
+    }
+
     fn arrange(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let columns = self.target.fields().iter().zip(&self.columns).map(|(field, name)| {
             match name.as_ref().and_then(|name| batch.column_by_name(name)) {
@@ -153,6 +189,13 @@ impl Layout {
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         Ok(RecordBatch::try_new_with_options(self.target.clone(), columns, &options)?)
     }
+}
+
+fn without_file_column(mut batch: RecordBatch) -> RecordBatch {
+    if let Ok(at) = batch.schema_ref().index_of(RESERVED_COL_NAME_FILE) {
+        batch.remove_column(at);
+    }
+    batch
 }
 
 fn missing(table: &LakeTable, column: &str) -> Error {

@@ -61,7 +61,7 @@ impl TableSpec {
 }
 
 /// The name of a partition field, as Java's builder chooses it.
-fn partition_name(column: &str, transform: Transform) -> String {
+pub fn partition_name(column: &str, transform: Transform) -> String {
     match transform {
         Transform::Identity => column.to_owned(),
         Transform::Bucket(_) => format!("{column}_bucket"),

@@ -13,7 +13,8 @@ use crate::bronze::BronzeTable;
 use crate::checkpoint::{OffsetRange, PartitionId};
 use crate::error::Result;
 use crate::record::{OFFSET, PARTITION, coordinates};
-use crate::table::{LakeTable, Records};
+use crate::silver::SilverTable;
+use crate::table::Records;
 
 /// What is read of each table.
 const COORDINATES: [&str; 2] = [PARTITION, OFFSET];
@@ -74,8 +75,8 @@ impl RecordsCheck {
 /// Compares the three tables over `ranges`, the offsets below the cut.
 pub(super) async fn check(
     bronze: &BronzeTable,
-    silver: &LakeTable,
-    rejected: &LakeTable,
+    silver: &SilverTable,
+    rejected: &SilverTable,
     ranges: &BTreeMap<PartitionId, OffsetRange>,
 ) -> Result<RecordsCheck> {
     let mut found = RecordsCheck::default();

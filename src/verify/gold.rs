@@ -14,13 +14,13 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::Schema;
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::catalog::TableProvider;
 use datafusion::common::Column;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{Expr, SessionConfig, SessionContext};
 use futures::TryStreamExt;
-use iceberg_datafusion::IcebergStaticTableProvider;
 use serde::Serialize;
 
 use super::VerifySettings;
@@ -31,9 +31,10 @@ use crate::gold::GoldPlan;
 use crate::gold::progress::POSITIONS;
 use crate::gold::window::WINDOW_START;
 use crate::hive::read_version;
-use crate::record::column;
-use crate::storage::Storages;
-use crate::table::LakeTable;
+use crate::query::{HiveTableProvider, IcebergTableProvider};
+use crate::record::{column, position};
+use crate::silver::SilverTable;
+use crate::table::{LakeTable, RecordTable};
 
 /// Differing rows named in a report, at the most.
 const EXAMPLES_MAX: usize = 10;
@@ -115,14 +116,15 @@ fn positions_of(partition: &str, text: Option<&str>) -> Result<Positions> {
 pub(super) async fn check(
     plan: &GoldPlan,
     content: Content,
-    silver: &LakeTable,
-    storages: &Storages,
+    silver: &SilverTable,
+    lakehouse: &Lakehouse,
     settings: &VerifySettings,
 ) -> Result<GoldCheck> {
     let mut found = GoldCheck { table: content.table, partitions: content.partitions.len(), ..GoldCheck::default() };
     let Some(positions) = content.positions else { return Ok(found) };
     let memory_limit = settings.memory_limit.as_u64() as usize;
     let session = session(silver, plan, memory_limit).await?;
+    let storages = lakehouse.storages();
     let mut begins = partitions_of_silver(&session, plan, &positions).await?;
     for key in begins.keys().filter(|key| !content.partitions.contains_key(*key)) {
         found.differing_partitions.push(key.clone());
@@ -198,24 +200,32 @@ fn within(rows: &RecordBatch, windows: &Range<i64>) -> Result<RecordBatch> {
     Ok(filter_record_batch(rows, &keep)?)
 }
 
-/// Silver's columns, under the names that the plan has for them: in the snapshot they may have others.
-async fn session(silver: &LakeTable, plan: &GoldPlan, memory_limit: usize) -> Result<SessionContext> {
+/// Silver's columns, under the names that the plan has for them: in the table they may be written in another case.
+async fn session(silver: &SilverTable, plan: &GoldPlan, memory_limit: usize) -> Result<SessionContext> {
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(memory_limit)));
     // Each thread groups by itself first: two of them hold most groups twice.
     let mut config = SessionConfig::new().with_target_partitions(1);
     config.options_mut().sql_parser.enable_ident_normalization = false;
     let context = SessionContext::new_with_config_rt(config, runtime.build_arc().map_err(sql_error)?);
-    let table = silver.to_iceberg()?;
-    let provider = match silver.snapshot_id() {
-        Some(snapshot) => IcebergStaticTableProvider::try_new_from_table_snapshot(table, snapshot).await,
-        None => IcebergStaticTableProvider::try_new_from_table(table).await,
+    let (provider, columns): (Arc<dyn TableProvider>, Vec<Expr>) = match silver {
+        RecordTable::Lake(silver) => {
+            let provider = IcebergTableProvider::new(LakeTable::clone(silver))?;
+            let schema = provider.schema();
+            let columns = plan.columns().into_iter().map(|name| {
+                let known = position(schema.fields(), name).map_or(name, |at| schema.field(at).name());
+                Expr::Column(Column::from_name(known)).alias(name)
+            });
+            let columns = columns.collect();
+            (Arc::new(provider), columns)
+        }
+        // As engines read it: by its directories.
+        RecordTable::Logged(silver) => {
+            let provider = HiveTableProvider::open(silver.catalog(), silver.entry(), context.runtime_env().as_ref()).await?;
+            let columns = plan.columns().into_iter().map(|name| Expr::Column(Column::from_name(name.to_lowercase())).alias(name));
+            (Arc::new(provider), columns.collect())
+        }
     };
-    let columns = plan.columns().into_iter().map(|name| {
-        let scanned = silver.scanned_name(name)?;
-        Ok(Expr::Column(Column::from_name(scanned.as_deref().unwrap_or(name))).alias(name))
-    });
-    let columns = columns.collect::<Result<Vec<_>>>()?;
-    let scan = context.read_table(Arc::new(provider.map_err(sql_error)?)).map_err(sql_error)?;
+    let scan = context.read_table(provider).map_err(sql_error)?;
     context.register_table(SILVER, scan.select(columns).map_err(sql_error)?.into_view()).map_err(sql_error)?;
     Ok(context)
 }

@@ -21,19 +21,21 @@ pub use foreign::ForeignSnapshot;
 pub use gold::GoldCheck;
 pub use settings::VerifySettings;
 
-use crate::bronze::{BronzeFormat, BronzeTable};
-use crate::catalog::Lakehouse;
+use crate::bronze::BronzeTable;
+use crate::catalog::{HiveCatalog, Lakehouse};
 use crate::checkpoint::{Checkpoint, OffsetRange, PartitionId};
 use crate::error::{Error, Result};
 use crate::gold::GoldPlan;
-use crate::silver::rejected;
-use crate::table::LakeTable;
+use crate::silver::{SilverTable, rejected};
+use crate::table::logged::LoggedForm;
+use crate::table::{RecordTable, TableFormat};
 
 /// The tables to check.
 pub struct Layers {
     pub bronze: TableIdent,
-    pub bronze_format: BronzeFormat,
+    pub bronze_format: TableFormat,
     pub silver: TableIdent,
+    pub silver_format: TableFormat,
     pub rejected: TableIdent,
     /// Each gold table's plan, with the database it lies in.
     pub gold: Vec<GoldPlan>,
@@ -93,10 +95,12 @@ pub async fn run(lakehouse: &Lakehouse, layers: &Layers, settings: &VerifySettin
     for plan in &layers.gold {
         gold.push(gold::Content::read(lakehouse, &layers.database, plan).await?);
     }
-    let rejected = open(catalog, &layers.rejected).await?;
-    let silver = open(catalog, &layers.silver).await?;
-    let bronze = BronzeTable::open(catalog, &layers.bronze, layers.bronze_format).await?;
-    let bronze = bronze.ok_or_else(|| missing(&layers.bronze))?;
+    let rejected: SilverTable = open(catalog, &layers.rejected, TableFormat::Iceberg).await?;
+    let silver: SilverTable = open(catalog, &layers.silver, layers.silver_format).await?;
+    let bronze: BronzeTable = open(catalog, &layers.bronze, layers.bronze_format).await?;
+    if let RecordTable::Logged(silver) = &silver {
+        silver.ensure_as_committed().await?;
+    }
 
     let (bronze_at, silver_at) = (bronze.checkpoint()?.unwrap_or_default(), checkpoint(&silver)?);
     let cut = cut(&bronze_at, &silver_at, &pending(&silver, &rejected)?);
@@ -105,22 +109,19 @@ pub async fn run(lakehouse: &Lakehouse, layers: &Layers, settings: &VerifySettin
         cut.iter().map(|(partition, range)| (*partition, range.end)).collect::<BTreeMap<_, _>>() == bronze_at.next_offsets();
     let bronze_count = whole.then_some(CountCheck { counted: bronze_at.records(), found: records.bronze_rows });
 
-    let mut tables = vec![&silver, &rejected];
-    if let BronzeTable::Lake(bronze) = &bronze {
-        tables.insert(0, bronze);
-    }
-    let foreign_snapshots = foreign::snapshots(&tables);
+    let lake = [bronze.lake(), silver.lake(), rejected.lake()];
+    let foreign_snapshots = foreign::snapshots(&lake.into_iter().flatten().collect::<Vec<_>>());
     let mut gold_checks = Vec::new();
     for (plan, content) in layers.gold.iter().zip(gold) {
-        gold_checks.push(gold::check(plan, content, &silver, lakehouse.storages(), settings).await?);
+        gold_checks.push(gold::check(plan, content, &silver, lakehouse, settings).await?);
     }
     let mut report = Report { cut, records, bronze_count, foreign_snapshots, gold: gold_checks, explained: false };
     report.explained = !report.holds() && foreign::explains(&report);
     Ok(report)
 }
 
-async fn open(catalog: &crate::catalog::HiveCatalog, ident: &TableIdent) -> Result<LakeTable> {
-    LakeTable::open(catalog, ident).await?.ok_or_else(|| missing(ident))
+async fn open<L: LoggedForm>(catalog: &HiveCatalog, ident: &TableIdent, format: TableFormat) -> Result<RecordTable<L>> {
+    RecordTable::open(catalog, ident, format).await?.ok_or_else(|| missing(ident))
 }
 
 fn missing(ident: &TableIdent) -> Error {
@@ -128,12 +129,12 @@ fn missing(ident: &TableIdent) -> Error {
         .hint("run the pipeline first: `lakesmith run --until-caught-up`, or `lakesmith demo`")
 }
 
-fn checkpoint(table: &LakeTable) -> Result<Checkpoint> {
+fn checkpoint(table: &SilverTable) -> Result<Checkpoint> {
     Ok(table.checkpoint()?.unwrap_or_default())
 }
 
 /// Where rejected records begin that are still to be committed: everything from there on is above the cut.
-fn pending(silver: &LakeTable, rejected: &LakeTable) -> Result<BTreeMap<PartitionId, i64>> {
+fn pending(silver: &SilverTable, rejected: &SilverTable) -> Result<BTreeMap<PartitionId, i64>> {
     let lacking = rejected::lacking(silver.note(rejected::POSITIONS), silver.ident(), &checkpoint(rejected)?)?;
     Ok(lacking.into_iter().map(|(partition, range)| (partition, range.start)).collect())
 }

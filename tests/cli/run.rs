@@ -1,8 +1,10 @@
 //! Runs the program in a directory of its own, with an environment of its own.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+
+use crate::servers::program;
 
 /// The program, and where it runs.
 pub struct Lakesmith {
@@ -43,7 +45,7 @@ impl Lakesmith {
     }
 
     pub fn command(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
-        let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_lakesmith")));
+        let mut command = Command::new(program());
         // What the machine has configured (KAFKA_BROKER, HADOOP_CONF_DIR) is no part of a test.
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.directory.path());
         command.args(arguments).envs(environment.iter().copied()).current_dir(self.directory.path()).stdin(Stdio::null());

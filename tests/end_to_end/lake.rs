@@ -8,6 +8,8 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::servers::program;
+
 /// The columns whose sums are compared.
 pub const SUMMED: [&str; 9] =
     ["Quantity", "UnitPrice", "Discount", "Tax", "ShippingCost", "TotalAmount", "Revenue", "DiscountAmount", "NetRevenue"];
@@ -62,8 +64,8 @@ impl Lake {
         self.dir.path().join(name)
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lakesmith"));
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program());
         command.current_dir(self.dir.path()).args(arguments).stdin(Stdio::null());
         if self.servers == Servers::None {
             STACK.iter().for_each(|name| _ = command.env_remove(name));

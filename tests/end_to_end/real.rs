@@ -153,10 +153,15 @@ fn assert_gold(lake: &Lake, expected: &Value) {
     }
 }
 
-/// Spark's answers to statements, through the metastore.
+/// Spark's answers to statements, through the stack's main metastore.
 pub fn spark(statements: &[String]) -> Vec<Value> {
+    spark_on("4.0.1", statements)
+}
+
+/// Spark's answers to statements, through the metastore of this version.
+pub fn spark_on(metastore: &str, statements: &[String]) -> Vec<Value> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stack/spark_sql.py");
-    let output = Command::new(script).args(statements).output().expect("spark_sql.py starts");
+    let output = Command::new(script).args(["--metastore", metastore]).args(statements).output().expect("spark_sql.py starts");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()

@@ -15,6 +15,9 @@ use super::cluster::{BRONZE, Cluster, GOLD, PATIENCE, REJECTED, SILVER};
 use crate::end_to_end::lake::env;
 use crate::table::proxy::Proxy;
 
+/// Hundreds of megabytes go through Kafka and HDFS, which on a machine with a slow disk takes its time.
+const PATIENCE_WITH_MUCH: Duration = Duration::from_secs(720);
+
 /// The settings that bound memory, in MiB, as a test sets them.
 struct Limits {
     queue: u64,
@@ -98,7 +101,7 @@ fn send_large(topic: &str, records: usize, bytes: usize) -> ByteSize {
             record = back;
         }
     }
-    producer.flush(Duration::from_secs(120)).expect("all sent");
+    producer.flush(PATIENCE_WITH_MUCH).expect("all sent");
     ByteSize::b((records * bytes) as u64)
 }
 
@@ -121,7 +124,7 @@ fn messages_of_ten_megabytes_do_not_fill_the_memory() {
     settings.push("silver.max_value_bytes=16MiB".to_owned());
     let here = Cluster::with_topic(&env("HIVE_METASTORE_URIS"), &settings, &["max.message.bytes=12000000"]);
     let sent = send_large(&here.topic, 80, 10_000_000);
-    let most = run_to_its_end(&here, &["run", "--until-caught-up"], PATIENCE * 3);
+    let most = run_to_its_end(&here, &["run", "--until-caught-up"], PATIENCE_WITH_MUCH);
     let counts = [BRONZE, SILVER, REJECTED].map(|table| here.count(table));
     let reasons = format!("SELECT stage, reason, count(*) AS n FROM {} GROUP BY stage, reason", here.lake.table(REJECTED));
     assert_eq!(counts, [80, 60, 20], "{:?}", here.lake.query(&reasons));
@@ -138,7 +141,7 @@ fn a_thousand_partitions_in_one_batch_do_not_fill_the_memory() {
     settings.push("silver.partition_by=[\"bucket(1000, OrderID)\"]".to_owned());
     let here = Cluster::with_topic(&env("HIVE_METASTORE_URIS"), &settings, &[]);
     here.send(30_000);
-    let most = run_to_its_end(&here, &["run", "--until-caught-up"], PATIENCE * 3);
+    let most = run_to_its_end(&here, &["run", "--until-caught-up"], PATIENCE_WITH_MUCH);
     let files = here.lake.ok(&["tables", "show", &here.lake.table(SILVER)]);
     report("1,000 partitions in a batch", ByteSize::b(0), most, limits.sum(0));
     // One file for each partition, however many batches make up the commit.

@@ -5,6 +5,7 @@
 
 mod bounds;
 mod cluster;
+mod evolution;
 mod readers;
 mod stopping;
 mod went_back;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::cluster::{Cluster, signal};
 use crate::end_to_end::lake::env;
-use crate::table::proxy::Proxy;
+use crate::table::proxy::{Fault, Proxy};
 
 const FAREWELL: &str = "once more ends at once";
 const LOG: &str = "daemon.log";
@@ -39,5 +39,27 @@ async fn a_daemon_commits_at_the_first_signal_and_ends_at_the_second() {
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 
     proxy.delay(Duration::ZERO);
+    here.finish();
+}
+
+/// An operator stops the daemon while a server is away: it has nothing under way, and leaves well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_waits_for_a_server_leaves_at_once() {
+    const FAILED: &str = "reading the tables again after a failure";
+    let proxy = Proxy::before(&env("HIVE_METASTORE_URIS")).await;
+    let here = Cluster::with_topic(&proxy.uri(), &["pipeline.retry.initial_delay=30s".to_owned()], &[]);
+    let mut daemon = here.lake.spawn(&["run"], LOG);
+    here.wait(&mut daemon, LOG, "the start", async || here.log(LOG).contains("reading continues")).await;
+    proxy.arm([Fault::LoseRequestAndGoDown]);
+    here.send(100);
+    here.wait(&mut daemon, LOG, "the failure", async || here.log(LOG).contains(FAILED)).await;
+    let began = Instant::now();
+    signal(&daemon, libc::SIGTERM);
+    let status = daemon.wait().expect("its end");
+    assert!(status.success(), "{status}\n{}", here.log(LOG));
+    assert!(here.log(LOG).contains("the next start goes on where the tables are"), "{}", here.log(LOG));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+
+    proxy.come_back();
     here.finish();
 }

@@ -33,12 +33,18 @@ impl Entry {
     }
 }
 
+const FEW: usize = 2;
+/// More than the versions that a table keeps: the file that the old entry names is deleted.
+const MANY: usize = 8;
+
+const PUT_FORWARD: &str = "the table's entry was put back behind the versions that are kept";
+const GONE: &str = "failed to read table metadata";
 const SILVER_BEHIND: &str = "silver went back behind gold";
 const GOLD_BACK: [&str; 2] = ["it was computed again", "progress of the gold table went back"];
 
-/// Moves the tables back together, twice, under a working daemon, which must have warned of `told`, perhaps of `perhaps`, and of nothing
-/// else.
-async fn go_back(tables: &[&str], told: &[&str], perhaps: &[&str]) {
+/// Moves the tables back together, twice, by so many commits, under a working daemon, which must have warned of `told`, perhaps of
+/// `perhaps`, and of nothing else.
+async fn go_back(tables: &[&str], commits: usize, told: &[&str], perhaps: &[&str]) {
     let here = Cluster::new(&SETTINGS);
     let metastore = here.metastore().await;
     here.send(300);
@@ -49,7 +55,7 @@ async fn go_back(tables: &[&str], told: &[&str], perhaps: &[&str]) {
         for table in tables {
             stale.push(Entry::read(&metastore, &here.lake.database, table).await);
         }
-        for _ in 0..2 {
+        for _ in 0..commits {
             here.send(100);
             here.wait_until_level(&metastore, &mut daemon, LOG).await;
         }
@@ -74,27 +80,37 @@ async fn go_back(tables: &[&str], told: &[&str], perhaps: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bronze_reads_again_and_the_layers_ahead_wait() {
-    go_back(&[BRONZE], &[NOT_WHERE_IT_WAS], &[]).await;
+    go_back(&[BRONZE], FEW, &[NOT_WHERE_IT_WAS], &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silver_takes_again_what_it_lacks_and_rejected_and_gold_wait() {
-    go_back(&[SILVER], &[NOT_WHERE_IT_WAS, SILVER_BEHIND], &[]).await;
+    go_back(&[SILVER], FEW, &[NOT_WHERE_IT_WAS, SILVER_BEHIND], &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rejected_is_completed_from_bronze_minus_silver() {
-    go_back(&[REJECTED], &[NOT_WHERE_IT_WAS], &[]).await;
+    go_back(&[REJECTED], FEW, &[NOT_WHERE_IT_WAS], &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gold_puts_its_partitions_and_its_progress_right() {
-    go_back(&[GOLD], &GOLD_BACK, &[]).await;
+    go_back(&[GOLD], FEW, &GOLD_BACK, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_layers_may_go_back_together() {
     // Gold may look at silver before or after its own entries are back.
     let perhaps = [&[SILVER_BEHIND], &GOLD_BACK[..]].concat();
-    go_back(&[BRONZE, SILVER, REJECTED, GOLD], &[NOT_WHERE_IT_WAS], &perhaps).await;
+    go_back(&[BRONZE, SILVER, REJECTED, GOLD], FEW, &[NOT_WHERE_IT_WAS], &perhaps).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bronze_is_put_forward_when_its_old_version_is_gone() {
+    go_back(&[BRONZE], MANY, &[PUT_FORWARD], &[GONE, NOT_WHERE_IT_WAS]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silver_and_rejected_are_put_forward_when_their_old_versions_are_gone() {
+    go_back(&[SILVER, REJECTED], MANY, &[PUT_FORWARD], &[GONE, NOT_WHERE_IT_WAS, SILVER_BEHIND]).await;
 }

@@ -186,6 +186,8 @@ async fn statements_and_batches_lose_nothing_of_each_other(lake: &Lake) {
                 Stated::Yes => stated = second,
                 Stated::Moved => {}
             }
+            // Statements without a pause would make a batch without a lock lose every race.
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         stated
     };

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::lake::{Lake, append, offsets, origin, prepare};
 
-super::on_both_lakes!(
+super::on_every_lake!(
     a_rollback_stops_until_a_person_decides,
     a_pointer_that_went_back_is_healed_by_reading_again,
     a_partition_whose_beginning_is_gone_is_not_continued,

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::lake::{Lake, append, collect, committed, delta, offsets, origin, rows};
 
-super::on_both_lakes!(
+super::on_every_lake!(
     ranges_are_exact_over_many_files,
     a_renamed_and_an_added_column_are_found,
     columns_in_another_case_are_written_and_found,

@@ -10,7 +10,7 @@ use lakesmith::table::{LakeTable, UpkeepSettings};
 
 use super::lake::{Lake, append, assert_no_orphans, offsets};
 
-super::on_both_lakes!(old_snapshots_leave_with_their_files);
+super::on_every_lake!(old_snapshots_leave_with_their_files);
 
 async fn old_snapshots_leave_with_their_files(lake: &Lake) {
     let upkeep = UpkeepSettings { snapshots_max: 5, manifests_to_merge: 4, ..UpkeepSettings::default() };

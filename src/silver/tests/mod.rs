@@ -294,7 +294,7 @@ fn a_wrong_definition_names_the_column() {
         (r#"columns = [{ name = "a" }, { name = "b", field = "a" }]"#, "are both read from field a", "derive"),
         (r#"columns = [{ name = "a", on_error = "null" }]"#, "silver column a is required", "required = false"),
         (r#"columns = [{ name = "a", formats = ["iso"] }]"#, "silver column a is of type string and has no formats", "dates"),
-        ("format = \"jsno\"\ncolumns = [{ name = \"a\" }]", "silver.format `jsno` is not known", "json"),
+        ("message_format = \"jsno\"\ncolumns = [{ name = \"a\" }]", "silver.message_format `jsno` is not known", "json"),
         ("partition_by = [\"B\"]\ncolumns = [{ name = \"a\" }]", "silver.partition_by `B` names no column", ""),
         ("max_depth = 0\ncolumns = [{ name = \"a\" }]", "silver.max_depth is 0", ""),
     ] {
@@ -332,17 +332,58 @@ fn the_hash_changes_with_what_rows_depend_on_and_with_nothing_else() {
         |settings| settings.columns[0].field = Some("OrderID".into()),
         |settings| settings.partition_by.clear(),
     ];
-    let other: [fn(&mut SilverSettings); 5] = [
+    let other: [fn(&mut SilverSettings); 6] = [
         |settings| settings.columns[0].required = false,
         |settings| settings.derive[0].sql = "1".into(),
         |settings| settings.expect[0].sql = "true".into(),
         |settings| settings.unknown_fields = UnknownFields::Reject,
+        |settings| settings.unknown_fields = UnknownFields::Keep,
         |settings| settings.columns.swap(0, 2),
     ];
     same.into_iter().for_each(|change| assert_eq!(hash(change), original));
     other.into_iter().for_each(|change| assert_ne!(hash(change), original));
     let text = toml::to_string(&preset()).unwrap();
     assert_eq!(toml::from_str::<SilverSettings>(&text).unwrap(), preset(), "settings survive being shown");
+}
+
+#[test]
+fn fields_that_no_column_reads_are_kept_in_a_map() {
+    let settings = "unknown_fields = \"keep\"\nunknown_fields_column = \"others\"\n[[columns]]\nname = \"id\"\ntype = \"int\"\n\
+                    [[derive]]\nname = \"coupon\"\nsql = \"others['coupon']\"\n[[derive]]\nname = \"n\"\ntype = \"int\"\nsql = \"1\"\n";
+    let plan = plan(settings);
+    let long = "k".repeat(300);
+    let last = format!(r#"{{"{long}": true, "id": 5}}"#);
+    let messages = [
+        r#"{"coupon": "A\"1", "id": 1, "n": 4.50, "nested": {"a": [1]}, "none": null}"#,
+        r#"{"id": 2}"#,
+        r#"{"gone": 1, "id": "no number"}"#,
+        r#"{"id": 4, "coupon": ""}"#,
+        &last,
+    ];
+    let batch = transform(&plan, &messages);
+    assert_eq!(rejections(&batch).len(), 1);
+    assert_eq!(batch.rows.schema(), *plan.arrow_schema());
+    let kept = batch.rows.column_by_name("others").unwrap().as_map();
+    let row = |row| -> Vec<(String, Option<String>)> {
+        let entries = kept.value(row);
+        let (names, values) = (entries.column(0).as_string::<i32>(), entries.column(1).as_string::<i32>());
+        names.iter().zip(values).map(|(name, value)| (name.unwrap().to_owned(), value.map(str::to_owned))).collect()
+    };
+    let pair = |name: &str, value: Option<&str>| (name.to_owned(), value.map(str::to_owned));
+    let first = [("coupon", Some("A\"1")), ("n", Some("4.50")), ("nested", Some("{\"a\": [1]}")), ("none", None)];
+    assert_eq!(row(0), first.map(|(name, value)| pair(name, value)));
+    assert_eq!(row(1), []);
+    assert_eq!(kept.null_count(), 0);
+    assert_eq!(row(2), [pair("coupon", Some(""))]);
+    assert_eq!(row(3), [pair(&long, Some("true"))]);
+    let coupons = batch.rows.column_by_name("coupon").unwrap().as_string::<i32>();
+    assert_eq!(coupons.iter().collect::<Vec<_>>(), [Some("A\"1"), None, Some(""), None]);
+    let plain = refused("format = \"hive\"\nunknown_fields = \"keep\"\n[[columns]]\nname = \"id\"\n");
+    assert!(plain.to_string().contains("map column"), "{plain}");
+    let taken = refused("unknown_fields = \"keep\"\n[[columns]]\nname = \"Unknown_Fields\"\n");
+    assert!(taken.to_string().contains("one name"), "{taken}");
+    let twice = transform(&plan, &[r#"{"id": 1, "x": 1, "x": 2}"#]);
+    assert!(rejections(&twice)[0].3.contains("twice"));
 }
 
 #[test]

@@ -25,8 +25,9 @@ impl Aligner {
         let mut found = vec![None; self.target.fields().len()];
         for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
             let at = position(self.target.fields(), field.name()).ok_or_else(|| {
-                Error::stop(format!("the table has no column {}", field.name()))
-                    .hint("was it renamed or dropped? add it to the table, or choose another table name")
+                Error::stop(format!("the table has no column {}", field.name())).hint(
+                    "`lakesmith schema history` says whether it was renamed or dropped, `lakesmith schema plan` what brings it back",
+                )
             })?;
             if found[at].replace(column).is_some() {
                 let name = self.target.field(at).name();

@@ -15,6 +15,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 
+use crate::compatibility::{Codec, Compatibility};
 use crate::error::{Error, Result};
 use crate::record::{HEADERS, KEY, VALUE};
 
@@ -32,10 +33,12 @@ pub struct WriterSettings {
     pub buffer_size_max: ByteSize,
     /// Rows of one table partition that are collected within a batch before they are encoded. Default: 8192.
     pub rows_per_encode: usize,
-    /// Zstandard level, 1 to 22. Default: 1.
+    /// Zstandard level, 1 to 22, where that is the codec. Default: 1.
     pub zstd_level: i32,
     /// Encoding of offsets, timestamps and other 64-bit integers. Default: delta.
     pub integer_encoding: IntegerEncoding,
+    /// The engines that must read the files; they decide about codec and encodings.
+    pub compatibility: Compatibility,
     /// Columns written without a dictionary, beside those whose first rows show few repetitions. Default: none.
     pub plain_columns: Vec<String>,
     /// Columns without statistics: payloads, on which nobody filters by range. Default: key, value, headers.
@@ -62,6 +65,7 @@ impl Default for WriterSettings {
             rows_per_encode: 8192,
             zstd_level: 1,
             integer_encoding: IntegerEncoding::Delta,
+            compatibility: Compatibility::default(),
             plain_columns: Vec::new(),
             columns_without_statistics: [KEY, VALUE, HEADERS].map(str::to_owned).to_vec(),
         }
@@ -77,7 +81,10 @@ pub(super) fn properties(settings: &WriterSettings, sample: &RecordBatch) -> Res
         .map_err(|error| Error::config(format!("zstd_level {} is not usable", settings.zstd_level)).caused_by(error))?;
     let mut properties = WriterProperties::builder()
         .set_created_by(format!("lakesmith version {}", env!("CARGO_PKG_VERSION")))
-        .set_compression(Compression::ZSTD(zstd))
+        .set_compression(match settings.compatibility.lake_codec() {
+            Codec::Zstd => Compression::ZSTD(zstd),
+            Codec::Snappy => Compression::SNAPPY,
+        })
         // Row groups end by their size in bytes, see OpenFile.
         .set_max_row_group_row_count(None)
         .set_statistics_enabled(EnabledStatistics::Chunk)
@@ -90,7 +97,7 @@ pub(super) fn properties(settings: &WriterSettings, sample: &RecordBatch) -> Res
         match field.data_type() {
             DataType::Int64 | DataType::Timestamp(TimeUnit::Microsecond, _) => {
                 properties = properties.set_column_dictionary_enabled(path(), false);
-                if settings.integer_encoding == IntegerEncoding::Delta {
+                if settings.integer_encoding == IntegerEncoding::Delta && settings.compatibility.reads_deltas() {
                     properties = properties.set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED);
                 }
             }

@@ -282,7 +282,7 @@ pub(super) async fn delete_files(storages: &Storages, files: &[DataFile]) {
 }
 
 /// Runs encoding on this thread, telling a multi-threaded runtime that it is busy.
-fn off_the_reactor<T>(work: impl FnOnce() -> T) -> T {
+pub(super) fn off_the_reactor<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),

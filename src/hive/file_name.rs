@@ -1,4 +1,4 @@
-//! Names of bronze's text files: which commit brought a file, and which offsets of which topic partitions it holds.
+//! Names of the files that a logged table's commits bring: which commit brought a file, and which offsets of which topic partitions it holds.
 //!
 //! `000000000017_0.0-1500_1.200-280.3.json`: commit 17; partition 0 from offset 0 to before 1500, partition 1 from 200 to before 280, where 3
 //! offsets have no record. Numbers that would make a name too long are written in base 36, after an `x`.
@@ -13,11 +13,12 @@ pub const PARTITIONS_PER_FILE: usize = 6;
 
 /// Names longer than this are written in base 36.
 const DECIMAL_BYTES_MAX: usize = 200;
-const SUFFIX: &str = ".json";
 
-pub fn format(sequence: u64, partitions: &BTreeMap<PartitionId, Coverage>) -> String {
+/// The name of a file that commit `sequence` brings; `suffix` begins with a dot and has eight bytes at the most.
+pub fn format(sequence: u64, partitions: &BTreeMap<PartitionId, Coverage>, suffix: &str) -> String {
     let decimal = format_with(sequence, "", partitions, &|number| number.to_string());
-    if decimal.len() <= DECIMAL_BYTES_MAX { decimal } else { format_with(sequence, "_x", partitions, &base36) }
+    let name = if decimal.len() <= DECIMAL_BYTES_MAX { decimal } else { format_with(sequence, "_x", partitions, &base36) };
+    name + suffix
 }
 
 fn format_with(
@@ -35,12 +36,12 @@ fn format_with(
             name.push_str(&format!(".{}", number(missing)));
         }
     }
-    name + SUFFIX
+    name
 }
 
 /// What a name says; none for a file that is not a commit's.
-pub fn parse(name: &str) -> Option<BTreeMap<PartitionId, Coverage>> {
-    let mut parts = name.strip_suffix(SUFFIX)?.split('_').peekable();
+pub fn parse(name: &str, suffix: &str) -> Option<BTreeMap<PartitionId, Coverage>> {
+    let mut parts = name.strip_suffix(suffix)?.split('_').peekable();
     let sequence = parts.next()?;
     if sequence.len() < 12 || !sequence.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -76,7 +77,7 @@ mod tests {
     #[test]
     fn a_person_can_read_a_name() {
         let partitions = BTreeMap::from([(0, coverage(0, 1500, 1500)), (1, coverage(200, 280, 77))]);
-        assert_eq!(format(17, &partitions), "000000000017_0.0-1500_1.200-280.3.json");
+        assert_eq!(format(17, &partitions, ".json"), "000000000017_0.0-1500_1.200-280.3.json");
     }
 
     #[test]
@@ -85,9 +86,9 @@ mod tests {
         let partitions =
             (0..PARTITIONS_PER_FILE as i32).map(|partition| (99_990 + partition, coverage(far, far + 40_000_000, 9)));
         let partitions = partitions.collect();
-        let name = format(999_999_999_999, &partitions);
+        let name = format(999_999_999_999, &partitions, ".parquet");
         assert!(name.len() <= 255, "{} bytes: {name}", name.len());
-        assert_eq!(parse(&name), Some(partitions));
+        assert_eq!(parse(&name, ".parquet"), Some(partitions));
     }
 
     #[test]
@@ -103,7 +104,7 @@ mod tests {
             "000000000017_0.0-3.1.1.json",
             "000000000017_-1.0-3.json",
         ] {
-            assert_eq!(parse(name), None, "{name}");
+            assert_eq!(parse(name, ".json"), None, "{name}");
         }
     }
 
@@ -117,7 +118,7 @@ mod tests {
                 .into_iter()
                 .map(|(partition, (start, length, share))| (partition, coverage(start, start + length, (length as f64 * share) as u64)))
                 .collect();
-            prop_assert_eq!(parse(&format(sequence, &partitions)), Some(partitions));
+            prop_assert_eq!(parse(&format(sequence, &partitions, ".json"), ".json"), Some(partitions));
         }
     }
 }

@@ -1,0 +1,498 @@
+//! `lakesmith schema`: what a table's columns are and were, and one change of them at a time.
+
+mod infer;
+mod look;
+
+use std::path::{Path, PathBuf};
+
+use iceberg::TableIdent;
+
+use crate::bronze;
+use crate::catalog::Lakehouse;
+use crate::cli::Outcome;
+use crate::cli::global::GlobalArguments;
+use crate::cli::page::{self, Page};
+use crate::config::Config;
+use crate::error::{Context, Error, Result};
+use crate::schema::{self, Change, FieldPath, PartitionChange, Plan, Position, Wanted};
+use crate::silver::{self, SilverPlan, rejected};
+use crate::table::{LakeTable, TableFormat};
+
+/// Show a table's columns and their history; change columns, partitioning, properties
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lakesmith schema show silver
+  lakesmith schema history silver
+  lakesmith schema add-column silver Coupon string --after Discount --doc \"code of the coupon\"
+  lakesmith schema rename-column silver SellerID Seller
+  lakesmith schema widen-column silver Quantity long
+  lakesmith schema partition replace silver Month \"month(OrderDate)\"
+  lakesmith schema plan --output plan.json     what leads silver to the pipeline file's definition
+
+A table is named by its layer (bronze, silver, rejected) or by its name, and is an Iceberg table. A field
+in a column is named by its path: address.city, items.element.price, labels.value.
+
+Each command is one version of the table's metadata and writes no data file: files of before are read by
+the ids of their fields. The daemon may run meanwhile, and goes on with its next commit; a column that it
+writes and that is renamed or dropped makes silver wait until the pipeline file says the same. Bronze
+goes on, so nothing is lost.")]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Args)]
+struct Target {
+    /// Layer or table
+    table: String,
+}
+
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// Behind this column
+    #[arg(long, value_name = "COLUMN", conflicts_with = "first")]
+    after: Option<String>,
+    /// Before all others
+    #[arg(long)]
+    first: bool,
+}
+
+impl Place {
+    fn position(self) -> Option<Position> {
+        match self.first {
+            true => Some(Position::First),
+            false => self.after.map(Position::After),
+        }
+    }
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    Infer(infer::Arguments),
+    #[command(flatten)]
+    OfTable(TableAction),
+}
+
+/// What needs the tables.
+#[derive(Debug, clap::Subcommand)]
+enum TableAction {
+    /// Show the columns with their ids, types, texts, and the schema that each is there since
+    #[command(after_help = "\
+Examples:
+  lakesmith schema show silver
+  lakesmith schema show silver --schema 2      as it was")]
+    Show {
+        #[command(flatten)]
+        target: Target,
+        /// A schema of before, as `schema history` numbers them
+        #[arg(long, value_name = "ID")]
+        schema: Option<i32>,
+    },
+    /// List the schemas that the table had, with what each changed
+    #[command(after_help = "\
+Examples:
+  lakesmith schema history silver")]
+    History {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show what two schemas of the table differ in
+    #[command(after_help = "\
+Examples:
+  lakesmith schema diff silver                 the last change
+  lakesmith schema diff silver --from 0        all changes")]
+    Diff {
+        #[command(flatten)]
+        target: Target,
+        /// The older schema; without it the one before the newer one
+        #[arg(long, value_name = "ID")]
+        from: Option<i32>,
+        /// The newer schema; without it the present one
+        #[arg(long, value_name = "ID")]
+        to: Option<i32>,
+    },
+    /// Compare silver with its definition in the pipeline file, and say which steps lead there
+    #[command(after_help = "\
+Examples:
+  lakesmith schema plan                        what is to be done, and what each step means for readers
+  lakesmith schema plan --output plan.json && lakesmith schema apply plan.json
+
+Columns that the pipeline file does not name are left alone unless --drop is given: another engine, or
+`schema add-column`, may have added them. A rename cannot be told from a new column; do it first, by
+`schema rename-column`. Exits with 1 if a step is refused.")]
+    Plan {
+        /// Drop the columns that the pipeline file does not name
+        #[arg(long)]
+        drop: bool,
+        /// Write the plan to this file, for `schema apply`
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Do the steps of a plan that `schema plan` wrote, and nothing else
+    #[command(after_help = "\
+Examples:
+  lakesmith schema apply plan.json
+
+Each step is one commit. If it is interrupted, the same command goes on where it stopped. A table that was
+changed since the plan was made is left as it is.")]
+    Apply {
+        /// The plan
+        #[arg(value_name = "FILE")]
+        plan: PathBuf,
+    },
+    /// Add a column, or a field in one; it is null in all rows so far
+    #[command(after_help = "\
+Examples:
+  lakesmith schema add-column silver Coupon string
+  lakesmith schema add-column silver Address \"struct<street: string, city: string>\" --after CustomerName
+  lakesmith schema add-column silver Address.zip string --first
+
+Types: boolean, int, long, float, double, decimal(P, S), date, timestamp, string, binary, list<TYPE>,
+map<TYPE, TYPE>, struct<NAME: TYPE, ...>. Names: up to 128 letters, digits and underscores.")]
+    AddColumn {
+        #[command(flatten)]
+        target: Target,
+        /// Name, or path
+        name: FieldPath,
+        /// Type
+        #[arg(value_name = "TYPE")]
+        field_type: String,
+        #[command(flatten)]
+        place: Place,
+        /// What it holds, for people
+        #[arg(long)]
+        doc: Option<String>,
+    },
+    /// Rename a column; its values stay
+    #[command(after_help = "\
+Examples:
+  lakesmith schema rename-column silver SellerID Seller
+  lakesmith schema rename-column silver Address.zip postcode")]
+    RenameColumn {
+        #[command(flatten)]
+        target: Target,
+        /// Name, or path
+        name: FieldPath,
+        /// The new name alone, without a path
+        to: String,
+    },
+    /// Drop a column; older snapshots still show it
+    #[command(after_help = "\
+Examples:
+  lakesmith schema drop-column silver Coupon")]
+    DropColumn {
+        #[command(flatten)]
+        target: Target,
+        /// Name, or path
+        name: FieldPath,
+    },
+    /// Give a column a type that holds more: int to long, float to double, a decimal of more digits
+    #[command(after_help = "\
+Examples:
+  lakesmith schema widen-column silver Quantity long
+  lakesmith schema widen-column silver TotalAmount \"decimal(20, 2)\"")]
+    WidenColumn {
+        #[command(flatten)]
+        target: Target,
+        /// Name, or path
+        name: FieldPath,
+        /// The new type
+        #[arg(value_name = "TYPE")]
+        to: String,
+    },
+    /// Allow nulls in a required column
+    #[command(after_help = "\
+Examples:
+  lakesmith schema make-optional silver Brand")]
+    MakeOptional {
+        #[command(flatten)]
+        target: Target,
+        /// Name, or path
+        name: FieldPath,
+    },
+    /// Move a column before or behind others
+    #[command(after_help = "\
+Examples:
+  lakesmith schema move-column silver Brand --after Category")]
+    MoveColumn {
+        #[command(flatten)]
+        target: Target,
+        /// Name, or path
+        name: FieldPath,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Say what a column holds
+    #[command(after_help = "\
+Examples:
+  lakesmith schema set-doc silver Tax \"as invoiced\"")]
+    SetDoc {
+        #[command(flatten)]
+        target: Target,
+        /// Name, or path
+        name: FieldPath,
+        /// For people; an empty text takes it away
+        doc: String,
+    },
+    /// Set a property of the table, or take it away
+    #[command(after_help = "\
+Examples:
+  lakesmith schema set-property silver write.parquet.compression-level=3
+  lakesmith schema set-property silver team=            takes it away")]
+    SetProperty {
+        #[command(flatten)]
+        target: Target,
+        /// Property and value
+        #[arg(value_name = "KEY=VALUE")]
+        property: String,
+    },
+    /// Change how rows that come from now on are partitioned
+    #[command(subcommand)]
+    Partition(PartitionAction),
+}
+
+#[derive(Debug, clap::Subcommand)]
+#[command(after_help = "\
+Examples:
+  lakesmith schema partition add silver \"bucket(16, CustomerID)\"
+  lakesmith schema partition drop silver Month
+  lakesmith schema partition replace silver Month \"month(OrderDate)\"
+
+Fields are a column's name, or year, month, day or hour of it, bucket(N, column) or truncate(WIDTH, column).
+Files that are there stay as they are, and are still found.")]
+enum PartitionAction {
+    /// Partition by one more field
+    #[command(after_help = "\
+Examples:
+  lakesmith schema partition add silver \"bucket(16, CustomerID)\"")]
+    Add {
+        #[command(flatten)]
+        target: Target,
+        /// As in month(OrderDate)
+        field: String,
+    },
+    /// Partition by one field less
+    #[command(after_help = "\
+Examples:
+  lakesmith schema partition drop silver Month")]
+    Drop {
+        #[command(flatten)]
+        target: Target,
+        /// As in month(OrderDate), or the field's name as in OrderDate_month
+        field: String,
+    },
+    /// Put another field in the place of one
+    #[command(after_help = "\
+Examples:
+  lakesmith schema partition replace silver Month \"month(OrderDate)\"")]
+    Replace {
+        #[command(flatten)]
+        target: Target,
+        /// The present one
+        field: String,
+        /// The new one
+        by: String,
+    },
+}
+
+pub async fn run(global: &GlobalArguments, arguments: Arguments) -> Result<Outcome> {
+    let action = match arguments.action {
+        Action::Infer(arguments) => return infer::run(global, arguments).await,
+        Action::OfTable(action) => action,
+    };
+    let config = global.pipeline()?.config;
+    let lakehouse = Lakehouse::open(&config.metastore, &config.storage, &config.catalog).await?;
+    let outcome = act(&config, &lakehouse, action).await;
+    lakehouse.close().await;
+    outcome
+}
+
+async fn act(config: &Config, lakehouse: &Lakehouse, action: TableAction) -> Result<Outcome> {
+    let text = match action {
+        TableAction::Show { target, schema } => look::show(&open(config, lakehouse, &target).await?, schema)?,
+        TableAction::History { target } => look::history(&open(config, lakehouse, &target).await?),
+        TableAction::Diff { target, from, to } => look::diff(&open(config, lakehouse, &target).await?, from, to)?,
+        TableAction::Plan { drop, output } => return plan(config, lakehouse, drop, output.as_deref()).await,
+        TableAction::Apply { plan } => return apply(config, lakehouse, &plan).await,
+        TableAction::AddColumn { target, name: path, field_type, place, doc } => {
+            let change = Change::Add { path, field_type, doc, position: place.position() };
+            changed(config, lakehouse, &target, change).await?
+        }
+        TableAction::RenameColumn { target, name: path, to } => {
+            changed(config, lakehouse, &target, Change::Rename { path, to }).await?
+        }
+        TableAction::DropColumn { target, name: path } => changed(config, lakehouse, &target, Change::Drop { path }).await?,
+        TableAction::WidenColumn { target, name: path, to } => {
+            changed(config, lakehouse, &target, Change::Widen { path, to }).await?
+        }
+        TableAction::MakeOptional { target, name: path } => {
+            changed(config, lakehouse, &target, Change::MakeOptional { path }).await?
+        }
+        TableAction::MoveColumn { target, name: path, place } => {
+            let position = place
+                .position()
+                .ok_or_else(|| Error::config(format!("where is {path} to stand?")).hint("say --first, or --after COLUMN"))?;
+            changed(config, lakehouse, &target, Change::Move { path, position }).await?
+        }
+        TableAction::SetDoc { target, name: path, doc } => {
+            let doc = Some(doc).filter(|doc| !doc.is_empty());
+            changed(config, lakehouse, &target, Change::Document { path, doc }).await?
+        }
+        TableAction::SetProperty { target, property } => set_property(config, lakehouse, &target, &property).await?,
+        TableAction::Partition(action) => repartition(config, lakehouse, action).await?,
+    };
+    page::print(&text)?;
+    Ok(Outcome::Done)
+}
+
+/// A table and what lakesmith itself needs of it.
+struct Opened {
+    table: LakeTable,
+    kept: Vec<String>,
+    is_silver: bool,
+}
+
+async fn open_for_change(config: &Config, lakehouse: &Lakehouse, target: &Target) -> Result<Opened> {
+    let table = open(config, lakehouse, target).await?;
+    let name = table.ident().name().to_owned();
+    let names = |schema: iceberg::spec::Schema| schema.as_struct().fields().iter().map(|field| field.name.clone()).collect();
+    let kept = if name == config.bronze.table {
+        names(bronze::schema())
+    } else if name == config.silver.rejected_table() {
+        names(rejected::schema())
+    } else {
+        silver::OWN_COLUMNS.map(str::to_owned).to_vec()
+    };
+    let is_silver = name == config.silver.table;
+    Ok(Opened { table, kept, is_silver })
+}
+
+async fn open(config: &Config, lakehouse: &Lakehouse, target: &Target) -> Result<LakeTable> {
+    let (database, name) = target.table.split_once('.').unwrap_or((&config.tables.database, &target.table));
+    let name = match name {
+        "bronze" => config.bronze.table.clone(),
+        "silver" => config.silver.table.clone(),
+        "rejected" => config.silver.rejected_table(),
+        other => other.to_lowercase(),
+    };
+    let is_hive = (name == config.bronze.table && config.bronze.format == TableFormat::Hive)
+        || (name == config.silver.table && config.silver.format == TableFormat::Hive)
+        || config.gold.iter().any(|gold| gold.table == name || gold.view == name);
+    if is_hive {
+        return Err(Error::config(format!(
+            "{database}.{name} is no Iceberg table: only of those can the schema be shown and changed"
+        ))
+        .hint("`lakesmith tables show` shows its columns"));
+    }
+    schema::open(lakehouse.catalog(), &TableIdent::from_strs([database, &name])?).await
+}
+
+async fn changed(config: &Config, lakehouse: &Lakehouse, target: &Target, change: Change) -> Result<String> {
+    let opened = open_for_change(config, lakehouse, target).await?;
+    let table = &opened.table;
+    let before = table.metadata().current_schema().clone();
+    let kept: Vec<&str> = opened.kept.iter().map(String::as_str).collect();
+    let Some(after) = schema::apply(table, &kept, std::slice::from_ref(&change)).await? else {
+        return Ok(format!("{}: nothing to change", table.ident()));
+    };
+    let (Change::Add { path, .. } | Change::Rename { path, .. } | Change::Drop { path }) = &change else {
+        return Ok(report(table, &before, &after));
+    };
+    let name = match &change {
+        Change::Rename { to, .. } => Some(to.clone()),
+        Change::Add { .. } => Some(path.name().to_owned()),
+        _ => None,
+    };
+    if let Some(remark) = name.as_deref().and_then(schema::remark) {
+        page::note(&format!("note: {remark}"));
+    }
+    let writes =
+        config.silver.columns.iter().map(|column| &column.name).chain(config.silver.derive.iter().map(|column| &column.name));
+    let is_written = opened.is_silver && writes.into_iter().any(|column| path.to_string().eq_ignore_ascii_case(column));
+    match &change {
+        Change::Add { .. } if opened.is_silver && !is_written => {
+            page::note(&format!(
+                "note: the pipeline file has no column {path}: it stays null until [[silver.columns]] or [[silver.derive]] names it"
+            ));
+        }
+        Change::Rename { .. } | Change::Drop { .. } if is_written => {
+            page::note(&format!(
+                "note: the pipeline file still has {path}: silver waits until that says the same (a running daemon reads it again)"
+            ));
+        }
+        _ => {}
+    }
+    Ok(report(table, &before, &after))
+}
+
+async fn plan(config: &Config, lakehouse: &Lakehouse, drop_unnamed: bool, output: Option<&Path>) -> Result<Outcome> {
+    let table = open(config, lakehouse, &Target { table: "silver".to_owned() }).await?;
+    let silver = SilverPlan::new(&config.silver)?;
+    let wanted =
+        Wanted { schema: silver.schema(), partition_by: silver.partition_by(), kept: &silver::OWN_COLUMNS, drop_unnamed };
+    let plan = Plan::new(&table, wanted)?;
+    if plan.steps.is_empty() {
+        page::print(&format!("{} is what the pipeline file says: nothing to do", plan.table))?;
+        return Ok(Outcome::Done);
+    }
+    let mut page = Page::new(["step", plan.table.as_str(), "what it means"]).right([0]);
+    for (number, step) in plan.steps.iter().enumerate() {
+        page.row([(number + 1).to_string(), step.what.clone(), step.verdict.to_string()]);
+    }
+    page::print(&page.to_string())?;
+    if let Some(file) = output {
+        let text = serde_json::to_string_pretty(&plan).map_err(|error| Error::failed("the plan is not JSON").caused_by(error))?;
+        std::fs::write(file, text + "\n").with_context(|| format!("the plan cannot be written to {}", file.display()))?;
+    }
+    Ok(if plan.refusal().is_some() { Outcome::Differences } else { Outcome::Done })
+}
+
+async fn apply(config: &Config, lakehouse: &Lakehouse, file: &Path) -> Result<Outcome> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Error::config(format!("the plan {} cannot be read", file.display())).caused_by(error))?;
+    let plan: Plan = serde_json::from_str(&text)
+        .map_err(|error| Error::config(format!("{} is no plan of `lakesmith schema plan`", file.display())).caused_by(error))?;
+    let Opened { mut table, kept, .. } = open_for_change(config, lakehouse, &Target { table: plan.table.clone() }).await?;
+    let kept: Vec<&str> = kept.iter().map(String::as_str).collect();
+    plan.apply(&mut table, &kept, |step, before| {
+        page::note(&format!("{} {}", if before { "was done:" } else { "done:" }, step.what));
+    })
+    .await?;
+    page::print(&format!("{} is what the plan says", plan.table))?;
+    Ok(Outcome::Done)
+}
+
+fn report(table: &LakeTable, before: &iceberg::spec::Schema, after: &iceberg::spec::Schema) -> String {
+    let lines: Vec<_> = schema::difference(before, after).iter().map(|difference| format!("  {difference}")).collect();
+    format!("{}: schema {}\n{}", table.ident(), after.schema_id(), lines.join("\n"))
+}
+
+async fn set_property(config: &Config, lakehouse: &Lakehouse, target: &Target, property: &str) -> Result<String> {
+    let (key, value) = property
+        .split_once('=')
+        .ok_or_else(|| Error::config(format!("`{property}` is no property")).hint("write KEY=VALUE, or KEY= to take it away"))?;
+    let opened = open_for_change(config, lakehouse, target).await?;
+    let value = Some(value).filter(|value| !value.is_empty());
+    let ident = opened.table.ident();
+    Ok(match (schema::set_property(&opened.table, key.trim(), value).await?, value) {
+        (false, _) => format!("{ident}: nothing to change"),
+        (true, Some(value)) => format!("{ident}: {} = {value}", key.trim()),
+        (true, None) => format!("{ident}: {} is taken away", key.trim()),
+    })
+}
+
+async fn repartition(config: &Config, lakehouse: &Lakehouse, action: PartitionAction) -> Result<String> {
+    let (target, change) = match action {
+        PartitionAction::Add { target, field } => (target, PartitionChange::Add(field)),
+        PartitionAction::Drop { target, field } => (target, PartitionChange::Drop(field)),
+        PartitionAction::Replace { target, field, by } => (target, PartitionChange::Replace { old: field, new: by }),
+    };
+    let opened = open_for_change(config, lakehouse, &target).await?;
+    let ident = opened.table.ident();
+    Ok(match schema::repartition(&opened.table, &change).await? {
+        None => format!("{ident}: nothing to change"),
+        Some(fields) if fields.is_empty() => format!("{ident}: new files are not partitioned"),
+        Some(fields) => format!("{ident}: new files are partitioned by {}", fields.join(", ")),
+    })
+}

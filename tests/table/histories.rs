@@ -1,0 +1,307 @@
+//! Random histories of changes and batches against a model: whatever becomes of a table's columns, each row keeps the values of its fields.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, AsArray, BinaryArray, Decimal128Array, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use futures::TryStreamExt;
+use iceberg::TableIdent;
+use iceberg::spec::{NestedField, PrimitiveType, Schema, Type};
+use lakesmith::checkpoint::OffsetRange;
+use lakesmith::query::{QuerySession, QuerySettings};
+use lakesmith::schema::{self, Change, FieldPath, Position};
+use lakesmith::storage::CloseBarrier;
+use lakesmith::table::{Append, LakeTable, Preparation, TableSpec, WriterSettings};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use uuid::Uuid;
+
+use super::lake::{Lake, collect, committed, delta, origin};
+
+fn path(text: &str) -> FieldPath {
+    text.parse().unwrap()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Rows with the columns of now, but for one that is left out.
+    Append {
+        rows: u8,
+        without: u8,
+    },
+    Add {
+        kind: u8,
+        first: bool,
+    },
+    Rename {
+        at: u8,
+    },
+    Drop {
+        at: u8,
+    },
+    Widen {
+        at: u8,
+    },
+    Move {
+        at: u8,
+        after: u8,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (1u8..20, any::<u8>()).prop_map(|(rows, without)| Step::Append { rows, without }),
+        3 => (any::<u8>(), any::<bool>()).prop_map(|(kind, first)| Step::Add { kind, first }),
+        2 => any::<u8>().prop_map(|at| Step::Rename { at }),
+        1 => any::<u8>().prop_map(|at| Step::Drop { at }),
+        2 => any::<u8>().prop_map(|at| Step::Widen { at }),
+        2 => (any::<u8>(), any::<u8>()).prop_map(|(at, after)| Step::Move { at, after }),
+    ]
+}
+
+const KINDS: [(&str, Option<&str>); 6] = [
+    ("int", Some("long")),
+    ("float", Some("double")),
+    ("decimal(6, 2)", Some("decimal(20, 2)")),
+    ("long", None),
+    ("double", None),
+    // The iceberg crate does not make nulls of it.
+    ("binary", None),
+];
+
+/// What a field of this id holds in the row of this offset, whatever its type is by now.
+fn value(id: i32, offset: i64) -> i64 {
+    i64::from(id) * 100 + offset % 100
+}
+
+fn column(field: &NestedField, offsets: &[i64]) -> ArrayRef {
+    let values = offsets.iter().map(|offset| value(field.id, *offset));
+    match field.field_type.as_ref() {
+        Type::Primitive(PrimitiveType::Int) => Arc::new(Int32Array::from_iter_values(values.map(|value| value as i32))),
+        Type::Primitive(PrimitiveType::Binary) => Arc::new(BinaryArray::from_iter_values(values.map(|value| value.to_string()))),
+        Type::Primitive(PrimitiveType::Long) => Arc::new(Int64Array::from_iter_values(values)),
+        Type::Primitive(PrimitiveType::Float) => Arc::new(Float32Array::from_iter_values(values.map(|value| value as f32))),
+        Type::Primitive(PrimitiveType::Double) => Arc::new(Float64Array::from_iter_values(values.map(|value| value as f64))),
+        Type::Primitive(PrimitiveType::Decimal { precision, scale }) => {
+            // Hundredths: 6 digits hold them all.
+            let values = Decimal128Array::from_iter_values(values.map(i128::from));
+            Arc::new(values.with_precision_and_scale(*precision as u8, *scale as i8).unwrap())
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// As whole numbers, a decimal in hundredths.
+fn whole(values: &ArrayRef) -> Vec<Option<i64>> {
+    let values = match values.data_type() {
+        DataType::Decimal128(_, _) => {
+            return values
+                .as_primitive::<arrow::datatypes::Decimal128Type>()
+                .iter()
+                .map(|value| value.map(|value| value as i64))
+                .collect();
+        }
+        DataType::Binary | DataType::LargeBinary => cast(&cast(values, &DataType::Utf8).unwrap(), &DataType::Int64).unwrap(),
+        _ => cast(values, &DataType::Int64).unwrap(),
+    };
+    values.as_primitive::<Int64Type>().iter().collect()
+}
+
+/// Which fields each written row had, by offset; and what each snapshot was like.
+#[derive(Default)]
+struct Model {
+    rows: BTreeMap<i64, Vec<i32>>,
+    snapshots: Vec<Written>,
+}
+
+/// A snapshot, the columns of then with their ids, and the rows up to it.
+struct Written {
+    snapshot_id: i64,
+    columns: Vec<(String, i32)>,
+    end: i64,
+}
+
+impl Model {
+    fn wanted(&self, id: i32, offset: i64) -> Option<i64> {
+        self.rows[&offset].contains(&id).then(|| value(id, offset))
+    }
+
+    fn check(&self, batches: &[RecordBatch], columns: &[(String, i32)], end: i64) {
+        let mut seen = 0;
+        for batch in batches {
+            let offsets = batch.column_by_name("offset").unwrap().as_primitive::<Int64Type>().values().to_vec();
+            seen += offsets.len() as i64;
+            for (name, id) in columns {
+                let found = whole(batch.column_by_name(name).unwrap());
+                let wanted: Vec<_> = offsets.iter().map(|offset| self.wanted(*id, *offset)).collect();
+                assert_eq!(found, wanted, "{name}");
+            }
+        }
+        assert_eq!(seen, end);
+    }
+}
+
+/// The columns that may change, with their ids.
+fn free_columns(schema: &Schema) -> Vec<(String, i32)> {
+    let fields = schema.as_struct().fields().iter().filter(|field| field.name != "partition" && field.name != "offset");
+    fields.map(|field| (field.name.clone(), field.id)).collect()
+}
+
+async fn play(lake: &Lake, steps: &[Step]) {
+    let required = |id, name: &str, kind| Arc::new(NestedField::required(id, name, Type::Primitive(kind)));
+    let fields = [required(1, "partition", PrimitiveType::Int), required(2, "offset", PrimitiveType::Long)];
+    let spec = TableSpec {
+        ident: TableIdent::from_strs([lake.database.clone(), format!("t_{}", Uuid::new_v4().simple())]).unwrap(),
+        location: None,
+        schema: Schema::builder().with_fields(fields).build().unwrap(),
+        partition_by: Vec::new(),
+        properties: BTreeMap::new(),
+        comment: None,
+    };
+    let mut table = LakeTable::open_or_create(&lake.catalog, &spec).await.unwrap();
+    let (mut model, mut end, mut names) = (Model::default(), 0_i64, 0);
+    for step in steps {
+        let columns = free_columns(table.metadata().current_schema());
+        let chosen = |at: &u8| columns.get(usize::from(*at) % columns.len().max(1)).map(|(name, _)| path(name));
+        let changed = match step {
+            Step::Append { rows, without } => {
+                let left_out = chosen(without).map(|path| path.to_string()).filter(|_| without % 3 == 0);
+                end = write(&mut table, &mut model, end, i64::from(*rows), left_out).await;
+                continue;
+            }
+            Step::Add { kind, first } => {
+                names += 1;
+                let position = first.then_some(Position::First);
+                let field_type = KINDS[usize::from(*kind) % KINDS.len()].0.to_owned();
+                Some(Change::Add { path: path(&format!("c{names}")), field_type, doc: None, position })
+            }
+            Step::Rename { at } => chosen(at).map(|path| {
+                names += 1;
+                Change::Rename { path, to: format!("R{names}") }
+            }),
+            Step::Drop { at } => chosen(at).map(|path| Change::Drop { path }),
+            Step::Widen { at } => chosen(at).and_then(|path| {
+                let schema = table.metadata().current_schema();
+                let now = schema.field_by_name(&path.to_string()).unwrap().field_type.to_string();
+                let wider = KINDS.iter().find(|(kind, _)| *kind == now).and_then(|(_, wider)| *wider);
+                wider.map(|to| Change::Widen { path, to: to.to_owned() })
+            }),
+            Step::Move { at, after } => chosen(at)
+                .zip(chosen(after))
+                .filter(|(at, after)| at != after)
+                .map(|(path, after)| Change::Move { path, position: Position::After(after.to_string()) }),
+        };
+        if let Some(change) = changed {
+            schema::apply(&table, &["partition", "offset"], &[change]).await.unwrap();
+            table.refresh().await.unwrap();
+        }
+    }
+    let columns = free_columns(table.metadata().current_schema());
+    if end > 0 {
+        // The scan of the table, which follows names of now; then each snapshot as it was.
+        let batches: Vec<RecordBatch> = table.scan(None, None).await.unwrap().try_collect().await.unwrap();
+        model.check(&batches, &columns, end);
+        ask(lake, &table, &model, &columns, end).await;
+        let iceberg = table.to_iceberg().unwrap();
+        for Written { snapshot_id, columns, end } in &model.snapshots {
+            // With the file's name, the iceberg crate finds columns by their ids; see `LakeTable::scan_where`.
+            let schema = table.metadata().snapshot_by_id(*snapshot_id).unwrap().schema(table.metadata()).unwrap();
+            let is_binary = |id| *schema.field_by_id(id).unwrap().field_type == Type::Primitive(PrimitiveType::Binary);
+            // It gives up where it would have to make nulls of these.
+            let columns: Vec<_> = columns.iter().filter(|(_, id)| !is_binary(*id)).cloned().collect();
+            let names = columns.iter().map(|(name, _)| name.as_str()).chain(["offset", "_file"]);
+            let batches = collect(iceberg.scan().snapshot_id(*snapshot_id).select(names).build().unwrap()).await;
+            model.check(&batches, &columns, *end);
+        }
+    }
+}
+
+/// What SQL says: all rows, and those that a filter on each column leaves.
+async fn ask(lake: &Lake, table: &LakeTable, model: &Model, columns: &[(String, i32)], end: i64) {
+    let session = QuerySession::new(lake.catalog.clone(), &lake.database, &QuerySettings::default()).unwrap();
+    let name = table.ident().name();
+    model.check(&answered(&session, &format!("SELECT * FROM {name}")).await, columns, end);
+    let count = |batches: &[RecordBatch]| batches[0].column(0).as_primitive::<Int64Type>().value(0);
+    assert_eq!(count(&answered(&session, &format!("SELECT count(*) FROM {name}")).await), end);
+    for (column, id) in columns {
+        let wanted: Vec<Option<i64>> = (0..end).map(|offset| model.wanted(*id, offset)).collect();
+        let middle = value(*id, end / 2);
+        // Decimals stand in hundredths.
+        let field_type = table.arrow_schema().unwrap().field_with_name(column).unwrap().data_type().clone();
+        let literal = if field_type.is_decimal() { format!("{}.{:02}", middle / 100, middle % 100) } else { middle.to_string() };
+        let filters: [(&str, &dyn Fn(i64) -> bool); 3] =
+            [(">=", &|value| value >= middle), ("<>", &|value| value != middle), ("=", &|value| value == middle)];
+        // Bytes have no order that numbers have.
+        for (operator, keeps) in filters.into_iter().filter(|_| field_type != DataType::Binary) {
+            let filter = format!("{column} {operator} {literal}");
+            let found = count(&answered(&session, &format!("SELECT count(*) FROM {name} WHERE {filter}")).await);
+            assert_eq!(found, wanted.iter().flatten().filter(|value| keeps(**value)).count() as i64, "{filter}");
+        }
+        let missing = count(&answered(&session, &format!("SELECT count(*) FROM {name} WHERE {column} IS NULL")).await);
+        assert_eq!(missing, wanted.iter().filter(|value| value.is_none()).count() as i64, "{column} IS NULL");
+    }
+}
+
+async fn answered(session: &QuerySession, sql: &str) -> Vec<RecordBatch> {
+    let mut answer = session.query(sql).await.unwrap();
+    let mut batches = Vec::new();
+    while let Some(batch) = answer.next().await {
+        batches.push(batch.unwrap());
+    }
+    batches
+}
+
+/// Commits rows with the table's columns of now, but one.
+async fn write(table: &mut LakeTable, model: &mut Model, start: i64, count: i64, left_out: Option<String>) -> i64 {
+    let end = start + count;
+    let offsets: Vec<i64> = (start..end).collect();
+    let schema = table.metadata().current_schema().clone();
+    let kept: Vec<_> = schema.as_struct().fields().iter().filter(|field| left_out.as_ref() != Some(&field.name)).collect();
+    let columns = kept.iter().map(|field| {
+        let values: ArrayRef = match field.name.as_str() {
+            "partition" => Arc::new(Int32Array::from(vec![0; offsets.len()])),
+            "offset" => Arc::new(Int64Array::from(offsets.clone())),
+            _ => column(field, &offsets),
+        };
+        (field.name.clone(), values)
+    });
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    for offset in &offsets {
+        model.rows.insert(*offset, kept.iter().map(|field| field.id).collect());
+    }
+    let barrier = CloseBarrier::new();
+    let mut writer = table.writer(&WriterSettings::default(), &barrier).unwrap();
+    writer.write(&batch).await.unwrap();
+    let files = writer.finish().await.unwrap();
+    let delta = delta(0, OffsetRange::new(start, end));
+    let batch = Append { files, delta, origin: origin(), commit_id: Uuid::now_v7(), input: None, summary: BTreeMap::new() };
+    let Preparation::Ready(prepared) = table.prepare(batch, &barrier).await.unwrap() else { panic!("not ready") };
+    barrier.wait().await.unwrap();
+    committed(prepared.swap(table).await);
+    model.snapshots.push(Written { snapshot_id: table.snapshot_id().unwrap(), columns: free_columns(&schema), end });
+    end
+}
+
+/// Whatever was added, renamed, dropped, widened and moved in between: each row reads back with the value that its field had.
+#[test]
+fn every_row_reads_back_with_the_value_of_its_field() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let lake = runtime.block_on(async {
+        let lake = Lake::embedded().await;
+        // The database.
+        lake.table("t", &[]).await;
+        lake
+    });
+    let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, max_shrink_iters: 100, ..Config::default() });
+    runner
+        .run(&prop::collection::vec(step(), 1..24), |steps| {
+            runtime.block_on(play(&lake, &steps));
+            Ok(())
+        })
+        .unwrap();
+    runtime.block_on(lake.remove());
+}
