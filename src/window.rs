@@ -39,6 +39,12 @@ pub enum Window {
     /// Gold's partitions stand on their new versions.
     GoldSwitched,
     GoldProgressWritten,
+    /// A gold table that gets another definition has its new columns; they are null.
+    GoldColumnsAdded,
+    /// Its view shows the new columns.
+    GoldViewReplaced,
+    /// It has its new definition.
+    GoldRedefined,
     /// The metastore's lock on a table is held.
     Locked,
     /// A change of a table's metadata alone is durable, and not yet the table's.
@@ -48,7 +54,7 @@ pub enum Window {
 }
 
 impl Window {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::TablesCreated,
         Self::BronzeFilesWritten,
         Self::BronzeMetadataWritten,
@@ -62,6 +68,9 @@ impl Window {
         Self::GoldPartitionWritten,
         Self::GoldSwitched,
         Self::GoldProgressWritten,
+        Self::GoldColumnsAdded,
+        Self::GoldViewReplaced,
+        Self::GoldRedefined,
         Self::Locked,
         Self::ChangeWritten,
         Self::SchemaStep,
@@ -82,6 +91,9 @@ impl Window {
             Self::GoldPartitionWritten => "gold:partition-written",
             Self::GoldSwitched => "gold:switched",
             Self::GoldProgressWritten => "gold:progress-written",
+            Self::GoldColumnsAdded => "gold:columns-added",
+            Self::GoldViewReplaced => "gold:view-replaced",
+            Self::GoldRedefined => "gold:redefined",
             Self::Locked => "lock:held",
             Self::ChangeWritten => "change:metadata-written",
             Self::SchemaStep => "schema:step-done",

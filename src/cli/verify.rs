@@ -98,7 +98,11 @@ fn text(report: &Report, layers: &Layers) -> String {
     }
     for gold in &report.gold {
         let (rows, partitions) = (page::number(gold.rows), page::number(gold.partitions as u64));
-        line(gold.holds(), format!("{} = GROUP BY of {}: {rows} rows in {partitions} partitions", gold.table, layers.silver));
+        let mut what = format!("{} = GROUP BY of {}: {rows} rows in {partitions} partitions", gold.table, layers.silver);
+        if gold.outdated > 0 {
+            what += &format!("; {} of them await the table's new definition", page::number(gold.outdated as u64));
+        }
+        line(gold.holds(), what);
     }
     let details = [
         ("in bronze, in neither silver nor rejected", &records.missing),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::GoldPlan;
-use super::progress::{DEFINITION, EPOCH, REVISION, Revision};
+use super::progress::{EPOCH, REVISION, Revision};
 use crate::error::{Error, Result};
 use crate::hive::{FileFormat, HiveTableSpec, HiveViewSpec, ViewColumn, hive_columns};
 use crate::metastore::FieldSchema;
@@ -11,7 +11,8 @@ use crate::metastore::FieldSchema;
 impl GoldPlan {
     /// The table's entry. `location` is a full URI.
     pub fn table_spec(&self, database: &str, location: &str) -> Result<HiveTableSpec> {
-        let parameters = [(EPOCH, "0".to_string()), (REVISION, Revision::default().to_string()), (DEFINITION, self.definition())];
+        let own = [(EPOCH, Some("0".to_string())), (REVISION, Some(Revision::default().to_string()))];
+        let parameters = own.into_iter().chain(self.definition().parameters());
         Ok(HiveTableSpec {
             database: database.to_string(),
             name: self.settings().table.clone(),
@@ -20,7 +21,7 @@ impl GoldPlan {
             location: location.trim_end_matches('/').to_string(),
             columns: hive_columns(self.schema())?,
             partition_keys: self.partition_keys(),
-            parameters: parameters.into_iter().map(|(key, value)| (key.to_string(), value)).collect(),
+            parameters: parameters.filter_map(|(key, value)| Some((key.to_string(), value?))).collect(),
         })
     }
 

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::progress::{EPOCH, REVISION, Revision};
 use crate::error::{Context, Error, Result};
-use crate::metastore::{CompareAndSwap, EnvironmentContext, HeldLock, HiveTable, Metastore, Wait};
+use crate::metastore::{CompareAndSwap, EnvironmentContext, FieldSchema, HeldLock, HiveTable, Metastore, Wait};
 
 /// The name whose exclusive lock is the right to maintain a table.
 pub fn maintainer_lock(table: &str) -> String {
@@ -51,7 +51,7 @@ impl Lease {
         let (metastore, fenced) = (metastore.clone(), AtomicBool::new(false));
         let mut lease = Self { metastore, lock, entry, revision: found, behind: false, honoured, fenced };
         let next = Revision { epoch: found.epoch + 1, number: 0 };
-        lease.swap(next, &[(EPOCH, Some(next.epoch.to_string()))]).await.with_context(about)?;
+        lease.swap(next, None, &[(EPOCH, Some(next.epoch.to_string()))]).await.with_context(about)?;
         info!(table = %lease.name(), epoch = next.epoch, "maintaining a gold table");
         Ok(lease)
     }
@@ -78,7 +78,7 @@ impl Lease {
         self.ensure_held().await?;
         warn!(table = %self.name(), ours = self.epoch(), found = epoch, "the epoch of the gold table went back and is raised");
         let next = Revision { epoch: epoch + 1, number: 0 };
-        self.swap(next, &[(EPOCH, Some(next.epoch.to_string()))]).await
+        self.swap(next, None, &[(EPOCH, Some(next.epoch.to_string()))]).await
     }
 
     /// Err if another may be maintaining the table by now. Reads the table's entry again; one that went back is told by
@@ -100,10 +100,19 @@ impl Lease {
 
     /// Writes parameters of the table; none removes one.
     pub async fn write(&mut self, parameters: &[(&'static str, Option<String>)]) -> Result<()> {
+        self.write_with(None, parameters).await
+    }
+
+    /// Writes columns of the table and of all its partitions, and parameters, in one call.
+    pub async fn write_columns(&mut self, columns: &[FieldSchema], parameters: &[(&'static str, Option<String>)]) -> Result<()> {
+        self.write_with(Some(columns), parameters).await
+    }
+
+    async fn write_with(&mut self, columns: Option<&[FieldSchema]>, parameters: &[(&'static str, Option<String>)]) -> Result<()> {
         self.ensure_held().await?;
         let mut parameters = parameters.to_vec();
         parameters.push((EPOCH, Some(self.epoch().to_string())));
-        self.swap(Revision { number: self.revision.number + 1, ..self.revision }, &parameters).await
+        self.swap(Revision { number: self.revision.number + 1, ..self.revision }, columns, &parameters).await
     }
 
     /// The error for signs of another maintainer.
@@ -119,8 +128,18 @@ impl Lease {
         self.fenced.load(Ordering::Relaxed)
     }
 
-    async fn swap(&mut self, next: Revision, parameters: &[(&'static str, Option<String>)]) -> Result<()> {
+    async fn swap(
+        &mut self,
+        next: Revision,
+        columns: Option<&[FieldSchema]>,
+        parameters: &[(&'static str, Option<String>)],
+    ) -> Result<()> {
         let mut entry = self.entry.clone();
+        let mut environment = EnvironmentContext::new().without_statistics();
+        if let Some(columns) = columns {
+            entry.set_columns(columns);
+            environment = environment.cascading();
+        }
         for (name, value) in parameters {
             match value {
                 Some(value) => entry.set_parameter(name, value),
@@ -131,7 +150,6 @@ impl Lease {
         }
         let expected = entry.parameter(REVISION).map(str::to_owned);
         entry.set_parameter(REVISION, next.to_string());
-        let mut environment = EnvironmentContext::new().without_statistics();
         if let Some(expected) = expected.filter(|_| self.honoured) {
             environment = environment.expecting(REVISION, &expected);
         }

@@ -21,10 +21,12 @@ use arrow::compute::concat_batches;
 use futures::TryStreamExt;
 use tracing::info;
 
+use super::definition::Standing;
 use super::lease::Lease;
 use super::open_windows::{OpenWindows, Update};
 use super::plan::GoldPlan;
-use super::progress::{DEFINITION, POSITIONS, Positions, Progress};
+use super::progress::{POSITIONS, Positions, Progress};
+use super::redefine::add_columns;
 use super::silver::SilverRows;
 use super::versions::Known;
 use super::window::micros;
@@ -65,6 +67,8 @@ pub struct GoldMaintainer {
     pub(super) silver_uuid: uuid::Uuid,
     pub(super) swept_at: Option<SystemTime>,
     pub(super) completeness_interval: Duration,
+    /// The table is becoming what the plan says: the partitions that are still to be computed by it, with the instants at which they begin.
+    pub(super) outdated: Option<BTreeMap<PartitionKey, i64>>,
 }
 
 impl GoldMaintainer {
@@ -104,39 +108,50 @@ impl GoldMaintainer {
         let location = table_location(&plan, database, metastore, storages).await?;
         let spec = plan.table_spec(database, &location)?;
         let view = plan.view_spec(database)?;
-        ensure_table(metastore, storages, &spec).await?;
+        // Before anything is waited for: who has no business with the table says so at once.
+        let found = metastore.table(database, &spec.name).await.with_context(|| format!("failed to load table {name}"))?;
+        if found.as_ref().map(|entry| plan.standing(entry)).transpose()?.is_none_or(|found| found == Standing::Current) {
+            ensure_table(metastore, storages, &spec).await?;
+        }
         let mut lease = Lease::take_over(metastore, database, &spec.name, wait).await?;
-        let (uuid, entry) = (silver.table_uuid(), lease.entry().clone());
-        let hint = || format!("drop {name}, and it is computed again from silver, or give the new one another name");
-        if entry.parameter(DEFINITION).is_some_and(|found| found != plan.definition()) {
-            return Err(Error::stop(format!("gold table {name} was computed by another definition")).hint(hint()));
-        }
-        let progress = Progress::from_parameters(|key| entry.parameter(key)).with_context(|| format!("gold table {name}"))?;
+        let standing = plan.standing(lease.entry())?;
+        let uuid = silver.table_uuid();
+        let progress = Progress::from_parameters(|key| lease.entry().parameter(key));
+        let progress = progress.with_context(|| format!("gold table {name}"))?;
         if progress.silver_uuid.is_some_and(|found| found != uuid) {
-            return Err(Error::stop(format!("gold table {name} was computed from another silver table")).hint(hint()));
+            return Err(Error::stop(format!("gold table {name} was computed from another silver table"))
+                .hint(format!("drop {name}, and it is computed again from silver, or give the new one another name")));
         }
-        if let Some(view) = view {
-            ensure_view(metastore, &view).await?;
+        match standing {
+            Standing::Current => {
+                ensure_table(metastore, storages, &spec).await?;
+                if let Some(view) = view {
+                    ensure_view(metastore, &view).await?;
+                }
+            }
+            Standing::Granted(_) => add_columns(&mut lease, &spec).await?,
         }
+        let entry = lease.entry().clone();
         let mut known = BTreeMap::new();
         let mut claimed: BTreeMap<PartitionId, i64> = BTreeMap::new();
         let mut newest = 0;
         let keys = entry.partition_keys();
         let partitions = metastore.partitions(database, &spec.name).await;
-        for partition in partitions.with_context(|| format!("failed to list the partitions of {name}"))? {
-            let Some(found) = Known::of(&partition, uuid) else { continue };
+        let partitions = partitions.with_context(|| format!("failed to list the partitions of {name}"))?;
+        for partition in &partitions {
+            let Some(found) = Known::of(partition, uuid) else { continue };
             newest = newest.max(found.epoch);
             let positions = partition.parameter(POSITIONS).and_then(|text| parse_positions(text).ok()).unwrap_or_default();
             for (topic_partition, coverage) in positions {
                 let next = claimed.entry(topic_partition).or_insert(coverage.range.end);
                 *next = coverage.range.end.max(*next);
             }
-            known.insert(key_of(&keys, &partition), found);
+            known.insert(key_of(&keys, partition), found);
         }
         if newest > lease.epoch() {
             lease.raise_above(newest).await?;
         }
-        Ok(Self {
+        let mut maintainer = Self {
             open: OpenWindows::new(&plan, &progress),
             plan,
             metastore: metastore.clone(),
@@ -150,7 +165,12 @@ impl GoldMaintainer {
             silver_uuid: uuid,
             swept_at: None,
             completeness_interval: Duration::from_secs(60),
-        })
+            outdated: None,
+        };
+        if let Standing::Granted(old_rows) = standing {
+            maintainer.begin_redefinition(old_rows, &partitions).await?;
+        }
+        Ok(maintainer)
     }
 
     /// With another least gain for which the table's time is written alone; zero: never alone.

@@ -136,17 +136,17 @@ impl Measure {
         Ok(self)
     }
 
-    /// The column that a bound measure fills.
+    /// The column that a bound measure fills. Rows from before the table had it have a null there, be it a count.
     pub fn field(&self) -> Field {
-        let (data_type, nullable) = match (self.aggregate, &self.input) {
-            (Aggregate::CountRows | Aggregate::Count | Aggregate::CountDistinct, _) => (DataType::Int64, false),
-            (Aggregate::Sum, DataType::Decimal128(_, scale)) => (DataType::Decimal128(SUM_PRECISION, *scale), true),
+        let data_type = match (self.aggregate, &self.input) {
+            (Aggregate::CountRows | Aggregate::Count | Aggregate::CountDistinct, _) => DataType::Int64,
+            (Aggregate::Sum, DataType::Decimal128(_, scale)) => DataType::Decimal128(SUM_PRECISION, *scale),
             (Aggregate::Average, DataType::Decimal128(_, _) | DataType::Int64) => {
-                (DataType::Decimal128(SUM_PRECISION, AVERAGE_SCALE), true)
+                DataType::Decimal128(SUM_PRECISION, AVERAGE_SCALE)
             }
-            (_, input) => (input.clone(), true),
+            (_, input) => input.clone(),
         };
-        Field::new(&self.name, data_type, nullable)
+        Field::new(&self.name, data_type, true)
     }
 
     pub fn accumulator(&self) -> Result<Box<dyn Accumulator>> {

@@ -5,10 +5,11 @@
 //! [`GoldPlan::group_by_sql`] is that query, for anybody who wants to check it.
 //!
 //! Everything that decides a value is pure: [`window`] assigns, [`accumulator`] aggregates, [`open_windows`] keeps the books.
-//! [`maintainer`], [`versions`] and [`lease`] are the parts that read and write.
+//! [`maintainer`], [`versions`] and [`lease`] are the parts that read and write; [`redefine`] leads a table to another definition.
 
 pub mod accumulator;
 pub mod average;
+pub mod definition;
 mod entries;
 pub mod group_by;
 mod lease;
@@ -18,6 +19,7 @@ pub mod open_windows;
 pub mod plan;
 pub mod progress;
 mod recompute;
+mod redefine;
 mod refresh;
 pub mod settings;
 pub mod silver;
@@ -26,6 +28,7 @@ pub mod versions;
 pub mod watermark;
 pub mod window;
 
+pub use definition::{GoldDefinition, Grant, OldRows, OtherDefinition, Standing};
 pub use lease::maintainer_lock;
 pub use maintainer::{CatchUp, GoldMaintainer};
 pub use open_windows::Update;
@@ -34,4 +37,4 @@ pub use progress::{Positions, Progress};
 pub use refresh::RefreshReport;
 pub use settings::{GoldSettings, MeasureSettings, PartitionBy};
 pub use silver::{SilverRows, TimeFilter, TimeRange};
-pub use versions::RefusedWindow;
+pub use versions::{RefusedWindow, null_columns};

@@ -167,13 +167,6 @@ impl GoldPlan {
         self.measures.iter().map(Measure::accumulator).collect()
     }
 
-    /// A fingerprint of everything that decides a row's values: a table computed by another definition cannot be continued.
-    pub fn definition(&self) -> String {
-        let GoldSettings { window, time_column, dimensions, measures, partition_by, .. } = &self.settings;
-        let text = format!("{:?}", (window, time_column, dimensions, measures, partition_by));
-        blake3::hash(text.as_bytes()).to_hex()[..16].to_string()
-    }
-
     /// Splits silver rows into windows and groups and evaluates the measures' arguments.
     pub fn evaluate(&self, rows: &RecordBatch) -> Result<Evaluated> {
         let rows = self.project(rows)?;

@@ -18,7 +18,14 @@ pub const EPOCH: &str = "lakesmith.epoch";
 pub const SILVER_UUID: &str = "lakesmith.silver-uuid";
 pub const SILVER_SNAPSHOT: &str = "lakesmith.silver-snapshot";
 pub const REVISION: &str = "lakesmith.revision";
+/// Fingerprint of the definition by which a table, or a partition's version, was computed.
 pub const DEFINITION: &str = "lakesmith.definition";
+/// That definition, as JSON.
+pub const DEFINITION_TEXT: &str = "lakesmith.definition-text";
+/// What the table is to become: a fingerprint, and what becomes of the rows that it has.
+pub const NEXT_DEFINITION: &str = "lakesmith.next-definition";
+/// Of a partition: measures that are null in rows from before the table had them, in the order in which they were added.
+pub const NULL_COLUMNS: &str = "lakesmith.null-columns";
 const FLOOR: &str = "lakesmith.floor";
 const CLOSED_BEFORE: &str = "lakesmith.closed-before";
 const WATERMARK: &str = "lakesmith.watermark";

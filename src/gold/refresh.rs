@@ -5,6 +5,8 @@
 //! | version directories are written | directories that nobody refers to, swept later |
 //! | partitions are moved there | partitions ahead of the table: it reads on until it has passed them, then writes them again |
 //! | progress is written | everything |
+//!
+//! A table that gets another definition has some of its partitions computed again by each refresh, until all are (see [`super::redefine`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -13,7 +15,7 @@ use futures::StreamExt;
 use tracing::warn;
 
 use super::maintainer::{GoldMaintainer, instant_us};
-use super::progress::{EPOCH, POSITIONS, Progress, SILVER_SNAPSHOT, SILVER_UUID};
+use super::progress::{DEFINITION, EPOCH, NULL_COLUMNS, POSITIONS, Progress, SILVER_SNAPSHOT, SILVER_UUID};
 use super::silver::SilverRows;
 use super::versions::{Base, Known, RefusedWindow, next_version};
 use super::window::micros;
@@ -68,6 +70,7 @@ impl GoldMaintainer {
     async fn refresh_now(&mut self, silver: &dyn SilverRows, now: SystemTime, report: &mut RefreshReport) -> Result<()> {
         let now_us = instant_us(now);
         self.lease.ensure_held().await?;
+        self.ensure_same_definition()?;
         let changes = self.open.changes();
         let windows = self.plan.windows();
         let mut again: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
@@ -87,6 +90,8 @@ impl GoldMaintainer {
                 partitions.entry(key.clone()).or_insert_with(|| windows.partition_start(key));
             }
         }
+        let outdated = self.next_outdated();
+        partitions.extend(outdated.iter().map(|(key, start)| (key.clone(), Some(*start))));
         let existing = self.existing(partitions.keys()).await?;
         let mut todo: Vec<(PartitionKey, i64, Base)> = Vec::new();
         for (key, partition_us) in partitions {
@@ -95,7 +100,9 @@ impl GoldMaintainer {
             if put_right {
                 report.put_right.push(key.to_string());
             }
-            if put_right || changed.contains(&partition_us) {
+            if let Some(partition) = existing.get(&key).filter(|_| outdated.contains_key(&key)) {
+                todo.push((key, partition_us, Base::Redefined(Box::new(partition.clone()))));
+            } else if put_right || changed.contains(&partition_us) {
                 todo.push((key, partition_us, base));
             }
         }
@@ -128,6 +135,7 @@ impl GoldMaintainer {
         report.windows_open = self.open.open().count() as u64;
         report.watermark_us = (progress.watermark_us != i64::MIN).then_some(progress.watermark_us);
         self.written = progress;
+        self.redefined(&outdated).await?;
         self.sweep_if_due(now).await;
         Ok(())
     }
@@ -205,27 +213,30 @@ impl GoldMaintainer {
         partition_us: i64,
         base: &Base,
         again: &BTreeSet<i64>,
-        parameters: &BTreeMap<String, String>,
+        parameters: &BTreeMap<String, Option<String>>,
     ) -> Result<(PartitionVersion, Vec<RefusedWindow>)> {
         let next = next_version(&self.plan, &self.storages, silver, &self.open, partition_us, base, again).await;
         let next = next.with_context(|| format!("partition {key}"))?;
         let table_location = self.lease.entry().location().unwrap_or_default();
         let location = key.version_location(table_location, &version_name(self.lease.epoch()));
         let statistics = write_version(&self.storages, &location, &next.rows, &next.footer, self.plan.files()).await?;
-        let version = PartitionVersion { key: key.clone(), location, statistics, parameters: parameters.clone() };
+        let mut parameters = parameters.clone();
+        if !base.keeps_rows() {
+            parameters.insert(NULL_COLUMNS.to_owned(), None);
+        }
+        let version = PartitionVersion { key: key.clone(), location, statistics, parameters };
         Ok((version, next.refused))
     }
 
-    fn partition_parameters(&self, progress: &Progress) -> BTreeMap<String, String> {
-        let mut parameters = BTreeMap::from([
-            (POSITIONS.to_string(), format_positions(&progress.positions)),
-            (EPOCH.to_string(), self.lease.epoch().to_string()),
-            (SILVER_UUID.to_string(), self.silver_uuid.to_string()),
-        ]);
-        if let Some(snapshot) = progress.silver_snapshot {
-            parameters.insert(SILVER_SNAPSHOT.to_string(), snapshot.to_string());
-        }
-        parameters
+    fn partition_parameters(&self, progress: &Progress) -> BTreeMap<String, Option<String>> {
+        let parameters = [
+            (POSITIONS, Some(format_positions(&progress.positions))),
+            (EPOCH, Some(self.lease.epoch().to_string())),
+            (DEFINITION, Some(self.plan.definition().fingerprint())),
+            (SILVER_UUID, Some(self.silver_uuid.to_string())),
+            (SILVER_SNAPSHOT, progress.silver_snapshot.map(|snapshot| snapshot.to_string())),
+        ];
+        parameters.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
     }
 
     async fn sweep_if_due(&mut self, now: SystemTime) {

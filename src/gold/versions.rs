@@ -13,13 +13,13 @@ use uuid::Uuid;
 
 use super::open_windows::OpenWindows;
 use super::plan::GoldPlan;
-use super::progress::{EPOCH, SILVER_UUID, WINDOW_ROWS, format_window_rows, parse_window_rows};
+use super::progress::{EPOCH, NULL_COLUMNS, SILVER_UUID, WINDOW_ROWS, format_window_rows, parse_window_rows};
 use super::recompute::{Wanted, recompute};
 use super::silver::{SilverRows, TimeRange};
 use super::state::sorted;
 use super::window::{WINDOW_START, display_instant};
 use crate::error::{Error, Result};
-use crate::hive::{read_version, version_of, written_us};
+use crate::hive::{read_footers, read_version, version_of, written_us};
 use crate::metastore::HivePartition;
 use crate::storage::Storages;
 
@@ -52,6 +52,20 @@ pub enum Base {
     Current(Box<HivePartition>),
     /// Everything from silver.
     Whole,
+    /// Everything from silver, by another definition than the current version's; silver must still have all that it was computed from.
+    Redefined(Box<HivePartition>),
+}
+
+impl Base {
+    /// Whether rows of an earlier version may be in the next one.
+    pub fn keeps_rows(&self) -> bool {
+        matches!(self, Self::Current(_))
+    }
+}
+
+/// The measures that are null in a partition's rows of before, in the order in which they were added.
+pub fn null_columns(partition: &HivePartition) -> Vec<&str> {
+    partition.parameter(NULL_COLUMNS).into_iter().flat_map(|text| text.split(',')).filter(|name| !name.is_empty()).collect()
 }
 
 /// A window that silver no longer has all rows of.
@@ -89,12 +103,19 @@ pub async fn next_version(
     let live: BTreeSet<i64> = open.state().windows.range(stretch.from_us..stretch.to_us).map(|(start, _)| *start).collect();
     let current = match base {
         Base::New => Some(CurrentRows::none(plan)),
-        Base::Whole => None,
+        Base::Whole | Base::Redefined(_) => None,
         Base::Current(partition) => CurrentRows::read(plan, storages, partition).await?,
     };
     let wanted = if current.is_some() { Wanted::These(again) } else { Wanted::AllBut(&live) };
     let mut computed = recompute(plan, silver, open.positions(), stretch, wanted).await?;
 
+    if let Base::Redefined(partition) = base {
+        let rows = |start: &i64| {
+            let live = open.state().windows.get(start).map(|window| window.rows);
+            live.or_else(|| computed.get(start).map(|window| window.input_rows)).unwrap_or(0)
+        };
+        ensure_complete(storages, partition, rows).await?;
+    }
     let mut batches = Vec::new();
     let mut window_rows = BTreeMap::new();
     let mut refused = Vec::new();
@@ -127,6 +148,31 @@ pub async fn next_version(
     Ok(NextVersion { rows: sorted(plan, &batches)?, footer, refused })
 }
 
+/// Stops if silver has fewer rows of any window than the partition's current version was computed from.
+async fn ensure_complete(storages: &Storages, partition: &HivePartition, rows: impl Fn(&i64) -> u64) -> Result<()> {
+    let Some(location) = partition.location() else { return Ok(()) };
+    let footers = match read_footers(storages, location).await {
+        Ok(footers) => footers,
+        Err(error) if error.kind() == crate::error::Kind::Transient => return Err(error),
+        // Nobody can say what was in it.
+        Err(error) => {
+            warn!(partition = location, error = error.chain(), "the files of a partition that is computed again cannot be read");
+            return Ok(());
+        }
+    };
+    let before = footers.iter().filter_map(|footer| footer.get(WINDOW_ROWS)).flat_map(|text| parse_window_rows(text));
+    for (start, rows_before) in before {
+        let rows_found = rows(&start);
+        if rows_found < rows_before {
+            let window = RefusedWindow { window_start_us: start, rows_before, rows_found };
+            return Err(Error::stop(format!("silver has lost rows that gold was computed from ({window})")).hint(
+                "the partition stays as it is; let the pipeline file and a new plan say what they said before, or drop the table",
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// The rows of a current version, with how many silver rows each of its windows had.
 struct CurrentRows {
     rows: Vec<RecordBatch>,
@@ -149,7 +195,7 @@ impl CurrentRows {
             );
             Ok(None)
         };
-        let files = match read_version(storages, location, plan.schema()).await {
+        let files = match read_version(storages, location, plan.schema(), &null_columns(partition)).await {
             Ok(files) => files,
             Err(error) if error.kind() == crate::error::Kind::Transient => return Err(error),
             Err(error) => return distrusted(error.chain()),

@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit,
     TimestampMicrosecondType,
 };
 use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{
@@ -200,24 +201,59 @@ pub struct PartitionFile {
     pub footer: BTreeMap<String, String>,
 }
 
-/// Reads a file's rows in the types of `schema`; a file with other columns is an error.
-pub fn decode(bytes: Bytes, schema: &SchemaRef) -> Result<PartitionFile> {
-    let nullable = schema.fields().iter().map(|field| Field::new(field.name(), field.data_type().clone(), true));
-    let nullable = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
-    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true).with_schema(nullable.clone());
-    let metadata = ArrowReaderMetadata::load(&bytes, options)?;
-    let keys = metadata.metadata().file_metadata().key_value_metadata();
-    let footer = keys.into_iter().flatten().filter_map(|pair| Some((pair.key.clone(), pair.value.clone()?))).collect();
+/// Reads a file's rows in the types of `schema`. A file that lacks one of its columns is an error, but for those in `may_lack`, which are
+/// null then.
+pub fn decode(bytes: Bytes, schema: &SchemaRef, may_lack: &[&str]) -> Result<PartitionFile> {
+    let options = || ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let inferred = ArrowReaderMetadata::load(&bytes, options())?.schema().clone();
+    // The types that are wanted, not those that the file suggests: it doesn't know what its INT96 are.
+    let supplied = inferred.fields().iter().map(|field| match schema.field_with_name(field.name()) {
+        Ok(wanted) => Arc::new(Field::new(wanted.name(), wanted.data_type().clone(), true)),
+        Err(_) => field.clone(),
+    });
+    let supplied = Arc::new(Schema::new(supplied.collect::<Vec<_>>()));
+    let metadata = ArrowReaderMetadata::load(&bytes, options().with_schema(supplied.clone()))?;
+    let footer = footer(&metadata);
+    let present = supplied.fields().iter().enumerate().filter(|(_, field)| schema.field_with_name(field.name()).is_ok());
+    let present: Vec<usize> = present.map(|(position, _)| position).collect();
+    let mask = ProjectionMask::roots(metadata.parquet_schema(), present.iter().copied());
+    let count = metadata.metadata().file_metadata().num_rows();
     let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata)
+        .with_projection(mask)
         .with_batch_size(ROW_GROUP_ROWS)
         .build()?
         .collect::<std::result::Result<Vec<_>, _>>()?;
-    let rows = concat_batches(&nullable, &batches)?;
-    Ok(PartitionFile { rows: RecordBatch::try_new(schema.clone(), rows.columns().to_vec())?, footer })
+    let rows = concat_batches(&Arc::new(supplied.project(&present)?), &batches)?;
+    let count = usize::try_from(count).map_err(|_| Error::failed("the file has a negative number of rows"))?;
+    let columns = schema.fields().iter().map(|field| match rows.column_by_name(field.name()) {
+        Some(array) => Ok(array.clone()),
+        None if may_lack.contains(&field.name().as_str()) => Ok(new_null_array(field.data_type(), count)),
+        None => Err(Error::failed(format!("the file has no column {}", field.name()))),
+    });
+    Ok(PartitionFile { rows: RecordBatch::try_new(schema.clone(), columns.collect::<Result<_>>()?)?, footer })
 }
 
-/// Reads all files of a version directory. Hidden files (`.` and `_` in front), as Hive defines them, are not data.
-pub async fn read_version(storages: &Storages, location: &str, schema: &SchemaRef) -> Result<Vec<PartitionFile>> {
+fn footer(metadata: &ArrowReaderMetadata) -> BTreeMap<String, String> {
+    let keys = metadata.metadata().file_metadata().key_value_metadata();
+    keys.into_iter().flatten().filter_map(|pair| Some((pair.key.clone(), pair.value.clone()?))).collect()
+}
+
+/// Reads all files of a version directory, as [`decode`] does. Hidden files (`.` and `_` in front), as Hive defines them, are not data.
+pub async fn read_version(
+    storages: &Storages,
+    location: &str,
+    schema: &SchemaRef,
+    may_lack: &[&str],
+) -> Result<Vec<PartitionFile>> {
+    each_file(storages, location, |bytes| decode(bytes, schema, may_lack)).await
+}
+
+/// The footer keys of all files of a version directory, whatever their columns are.
+pub async fn read_footers(storages: &Storages, location: &str) -> Result<Vec<BTreeMap<String, String>>> {
+    each_file(storages, location, |bytes| Ok(footer(&ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new())?))).await
+}
+
+async fn each_file<T>(storages: &Storages, location: &str, read: impl Fn(Bytes) -> Result<T>) -> Result<Vec<T>> {
     let mut files = Vec::new();
     for status in storages.list(location, Depth::Direct).await? {
         let name = status.location.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
@@ -225,7 +261,7 @@ pub async fn read_version(storages: &Storages, location: &str, schema: &SchemaRe
             continue;
         }
         let bytes = storages.read(&status.location).await?;
-        files.push(decode(bytes, schema).with_context(|| format!("file {}", status.location))?);
+        files.push(read(bytes).with_context(|| format!("file {}", status.location))?);
     }
     Ok(files)
 }
@@ -270,7 +306,7 @@ mod tests {
     fn what_is_written_is_read_back() {
         let batch = sample();
         let footer = BTreeMap::from([("lakesmith.note".to_string(), "kept".to_string())]);
-        let file = decode(encode(&batch, &footer, HiveFiles::default()).unwrap(), &batch.schema()).unwrap();
+        let file = decode(encode(&batch, &footer, HiveFiles::default()).unwrap(), &batch.schema(), &[]).unwrap();
         assert_eq!(file.rows, batch);
         assert_eq!(file.footer["lakesmith.note"], "kept");
         assert_eq!(file.footer["writer.time.zone"], "UTC");
@@ -304,14 +340,17 @@ mod tests {
         let of_time = LogicalType::Timestamp { is_adjusted_to_u_t_c: false, unit: TimeUnitOfParquet::MICROS };
         assert_eq!(instants.column_descr().logical_type_ref(), Some(&of_time));
         assert!(matches!(instants.compression(), Compression::ZSTD(_)));
-        assert_eq!(decode(bytes, &batch.schema()).unwrap().rows, batch);
+        assert_eq!(decode(bytes, &batch.schema(), &[]).unwrap().rows, batch);
     }
 
     #[test]
     fn an_empty_batch_is_a_file_without_rows() {
         let batch = sample().slice(0, 0);
         assert_eq!(
-            decode(encode(&batch, &BTreeMap::new(), HiveFiles::default()).unwrap(), &batch.schema()).unwrap().rows.num_rows(),
+            decode(encode(&batch, &BTreeMap::new(), HiveFiles::default()).unwrap(), &batch.schema(), &[])
+                .unwrap()
+                .rows
+                .num_rows(),
             0
         );
     }
@@ -328,15 +367,18 @@ mod tests {
         }
         assert!(!content.is_empty());
         content.extend_from_slice(&encoder.finish().unwrap());
-        assert_eq!(decode(content.into(), &batch.schema()).unwrap().rows, batch);
+        assert_eq!(decode(content.into(), &batch.schema(), &[]).unwrap().rows, batch);
     }
 
     #[test]
     fn a_file_with_other_columns_is_refused() {
         let bytes = encode(&sample(), &BTreeMap::new(), HiveFiles::default()).unwrap();
         let other = Arc::new(Schema::new(vec![Field::new("else", DataType::Int64, true)]));
-        assert!(decode(bytes, &other).is_err());
-        assert!(decode(Bytes::from_static(b"no parquet"), &other).is_err());
+        assert!(decode(bytes.clone(), &other, &[]).is_err());
+        assert!(decode(Bytes::from_static(b"no parquet"), &other, &[]).is_err());
+        // One that was added since is null.
+        let rows = decode(bytes, &other, &["else"]).unwrap().rows;
+        assert_eq!((rows.num_rows(), rows.column(0).null_count()), (5, 5));
     }
 
     proptest! {

@@ -20,7 +20,7 @@ mod table;
 mod types;
 mod view;
 
-pub use file::{FileEncoder, PartitionFile, decode, encode, read_version};
+pub use file::{FileEncoder, PartitionFile, decode, encode, read_footers, read_version};
 pub use hive_type::arrow_type;
 pub use log::{Claim, CommitLog, FileSpan, LOG_DIRECTORY, LogEntry, LogFile, Size};
 pub use partition::{DEFAULT_PARTITION, PartitionKey, version_name, version_of, written_us};

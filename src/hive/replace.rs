@@ -35,8 +35,8 @@ pub struct PartitionVersion {
     pub key: PartitionKey,
     pub location: String,
     pub statistics: VersionStatistics,
-    /// Parameters that the partition gets beside its statistics.
-    pub parameters: BTreeMap<String, String>,
+    /// Parameters that the partition gets beside its statistics; none takes one away.
+    pub parameters: BTreeMap<String, Option<String>>,
 }
 
 impl PartitionVersion {
@@ -50,7 +50,12 @@ impl PartitionVersion {
         partition.remove_parameter("rawDataSize");
         partition.remove_parameter("COLUMN_STATS_ACCURATE");
         for (key, value) in &self.parameters {
-            partition.set_parameter(key, value);
+            match value {
+                Some(value) => partition.set_parameter(key, value),
+                None => {
+                    partition.remove_parameter(key);
+                }
+            }
         }
     }
 }

@@ -65,6 +65,13 @@ impl HiveViewSpec {
         format!("SELECT {columns} FROM {}.{} `t`", quoted(&self.database), quoted(&self.table))
     }
 
+    /// Whether an entry is this view.
+    pub fn is_current(&self, entry: &HiveTable) -> bool {
+        let columns =
+            |columns: Vec<FieldSchema>| columns.into_iter().map(|column| (column.name, column.hive_type)).collect::<Vec<_>>();
+        entry.view_expanded_text() == Some(self.text().as_str()) && columns(entry.columns()) == columns(self.schema())
+    }
+
     fn schema(&self) -> Vec<FieldSchema> {
         self.columns.iter().map(|column| FieldSchema::new(&column.name, &column.hive_type)).collect()
     }
@@ -89,17 +96,12 @@ pub async fn ensure_view(metastore: &Metastore, spec: &HiveViewSpec) -> Result<(
     let load =
         || async { metastore.table(&spec.database, &spec.name).await.with_context(|| format!("failed to load view {name}")) };
     let text = spec.text();
-    let is_current = |entry: &HiveTable| {
-        let columns =
-            |columns: Vec<FieldSchema>| columns.into_iter().map(|column| (column.name, column.hive_type)).collect::<Vec<_>>();
-        entry.view_expanded_text() == Some(text.as_str()) && columns(entry.columns()) == columns(spec.schema())
-    };
     let answer = match load().await? {
         Some(entry) if !entry.is_view() => {
             return Err(Error::stop(format!("{name} is a table, not a view")).hint("give the view another name, or none"));
         }
         // Earlier versions named an empty SerDe, which keeps Hive 4 from describing the view.
-        Some(entry) if is_current(&entry) && entry.serde_library().is_none() => return Ok(()),
+        Some(entry) if spec.is_current(&entry) && entry.serde_library().is_none() => return Ok(()),
         Some(mut entry) => {
             entry.set_view_text(&text, &text);
             entry.set_columns(&spec.schema());
@@ -121,7 +123,7 @@ pub async fn ensure_view(metastore: &Metastore, spec: &HiveViewSpec) -> Result<(
     };
     // Whatever the answer was: the entry that is there now counts.
     match (load().await?, answer) {
-        (Some(entry), _) if is_current(&entry) => {
+        (Some(entry), _) if spec.is_current(&entry) => {
             info!(view = name, "created a view");
             Ok(())
         }

@@ -6,8 +6,9 @@
 //! *Invariants*: a maintainer is given committed silver only. Rows in its queue are a cache: when some were dropped (the queue was full, or
 //! silver caught up while gold was away), it sees the gap in the offsets and reads silver's table instead.
 //!
-//! *Failure*: an error of gold stops neither bronze nor silver. What may pass is tried again with pauses; anything else stops this gold
-//! table until a restart, and is the run's result when it ends.
+//! *Failure*: an error of gold stops neither bronze nor silver. What may pass is tried again with pauses. A table that has, or is to have,
+//! another definition is waited for, and the pipeline file is read again (see [`super::redefine`]). Anything else stops this gold table until
+//! a restart, and is the run's result when it ends.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,13 +18,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::redefine::Reload;
 use super::settings::PipelineSettings;
 use super::silver_stage::CommittedRows;
 use super::tally::{CommitStats, Tally};
+use super::watch::LOOK_EVERY;
 use crate::catalog::{HiveCatalog, Lakehouse};
 use crate::error::{Context, Error, Kind, Result};
 use crate::gold::window::display_instant;
-use crate::gold::{CatchUp, GoldMaintainer, GoldPlan, RefreshReport, Update};
+use crate::gold::{CatchUp, GoldMaintainer, GoldPlan, OtherDefinition, RefreshReport, Update};
 use crate::retry::{Backoff, RetrySettings};
 use crate::silver::SilverTable;
 use crate::table::TableFormat;
@@ -33,6 +36,9 @@ const QUEUE_COMMITS: usize = 2;
 
 /// How long a daemon that leaves still waits to become a table's maintainer.
 const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// Between two refreshes that compute partitions again by another definition; rows that come are counted meanwhile.
+const REDEFINITION_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who else may want to maintain the gold tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +56,7 @@ pub(super) struct GoldSeats {
     completeness_interval: Duration,
     database: String,
     seat: Seat,
+    reload: Option<Reload>,
 }
 
 /// The running gold tasks of a session.
@@ -65,6 +72,7 @@ pub(super) fn prepare(
     database: &str,
     settings: &PipelineSettings,
     seat: Seat,
+    reload: Option<Reload>,
 ) -> (GoldSeats, Vec<mpsc::Sender<CommittedRows>>) {
     let mut senders = Vec::new();
     let mut seats = Vec::new();
@@ -74,7 +82,7 @@ pub(super) fn prepare(
         seats.push((plan, receiver));
     }
     let (retry, completeness_interval) = (settings.retry.clone(), settings.completeness_interval);
-    (GoldSeats { plans: seats, retry, completeness_interval, database: database.to_owned(), seat }, senders)
+    (GoldSeats { plans: seats, retry, completeness_interval, database: database.to_owned(), seat, reload }, senders)
 }
 
 impl GoldSeats {
@@ -99,6 +107,7 @@ impl GoldSeats {
                 plan,
                 completeness_interval: self.completeness_interval,
                 seat: self.seat,
+                reload: self.reload.clone(),
                 tally: tally.clone(),
                 abandon: abandon.clone(),
                 shutdown: shutdown.clone(),
@@ -146,6 +155,7 @@ struct GoldTask {
     plan: GoldPlan,
     completeness_interval: Duration,
     seat: Seat,
+    reload: Option<Reload>,
     tally: Tally,
     abandon: CancellationToken,
     shutdown: CancellationToken,
@@ -155,6 +165,7 @@ impl GoldTask {
     /// Maintains the table until the queue ends, opening it again after what may pass.
     async fn supervise(self, mut queue: mpsc::Receiver<CommittedRows>, retry: RetrySettings) -> Result<()> {
         let mut backoff = Backoff::new(&retry);
+        let mut waits = false;
         loop {
             let began = Instant::now();
             let failure = match self.maintain(&mut queue).await {
@@ -164,6 +175,20 @@ impl GoldTask {
             if self.abandon.is_cancelled() {
                 return Err(failure);
             }
+            if let Some(reload) = self.reload.as_ref().filter(|_| OtherDefinition::is_cause_of(&failure)) {
+                if !waits {
+                    warn!(table = %self.table, error = %failure.chain(), hint = failure.hint_text(), "gold waits, silver goes on");
+                }
+                waits = true;
+                reload.ask_for_gold();
+                tokio::select! {
+                    () = crate::retry::sleep(LOOK_EVERY) => continue,
+                    () = self.abandon.cancelled() => return Err(failure),
+                    // Nothing comes any more. Rows that came are read from the table later.
+                    () = async { while queue.recv().await.is_some() {} } => return Err(failure),
+                }
+            }
+            waits = false;
             if failure.kind() != Kind::Transient {
                 error!(table = %self.table, error = %failure.chain(), hint = failure.hint_text(), "gold is stopped, silver goes on");
                 return Err(failure);
@@ -248,6 +273,9 @@ impl GoldTask {
                     // Rows that the queue had no room for are only in the table.
                     self.catch_up(maintainer, silver, &mut waiting).await?;
                     self.refresh(maintainer, silver).await?;
+                    if maintainer.is_redefining() {
+                        due.reset_after(REDEFINITION_PAUSE);
+                    }
                 }
             }
         }

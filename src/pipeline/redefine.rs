@@ -1,12 +1,16 @@
-//! A running daemon takes up another definition of silver.
+//! A running daemon takes up another definition of silver, and of gold.
 //!
 //! A session keeps its definition to its end. Between two cycles it reads the pipeline file again when silver's table has got another schema,
 //! when somebody asks for it (SIGHUP), and from time to time while silver is stopped. If the file defines silver anew, and the table takes rows
 //! of that definition, the session ends as at a shutdown, with everything read committed, and the next one is opened with it. Otherwise the
 //! session goes on with the definition that it has, and says why.
 //!
-//! *Invariants*: nothing but silver's columns, computations and expectations is taken up (and gold, where it could not be computed
-//! without): which topic is read and where tables lie stays until a restart. A file that cannot be used changes nothing.
+//! A gold table is given another definition by `lakesmith schema apply`; its maintainer finds that in the table, and the file is read for
+//! gold too.
+//!
+//! *Invariants*: nothing but silver's columns, computations and expectations is taken up (and gold's, where its table is to have another
+//! definition, or could not be computed any more): which topic is read and where tables lie stays until a restart. A file that cannot be
+//! used changes nothing.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +26,7 @@ use super::silver_state::{Silver, SilverState};
 use super::specs::gold_plans;
 use super::watch::LOOK_EVERY;
 use crate::error::{Context, Error, Result};
+use crate::gold::{GoldDefinition, GoldSettings};
 use crate::schema::{Plan, Wanted};
 use crate::silver::{OWN_COLUMNS, SilverPlan, SilverSettings, SilverTable};
 use crate::storage::Storages;
@@ -31,13 +36,14 @@ use crate::storage::Storages;
 pub struct Reload {
     read: Arc<dyn Fn() -> Result<Definition> + Send + Sync>,
     asked: Arc<AtomicBool>,
+    gold_asked: Arc<AtomicBool>,
     /// Silver's schema when the file was read last, over all sessions; none for a plain Hive table, and before the first look.
     schema: Arc<Mutex<Option<i32>>>,
 }
 
 impl Reload {
     pub fn new(read: impl Fn() -> Result<Definition> + Send + Sync + 'static) -> Self {
-        Self { read: Arc::new(read), asked: Arc::default(), schema: Arc::default() }
+        Self { read: Arc::new(read), asked: Arc::default(), gold_asked: Arc::default(), schema: Arc::default() }
     }
 
     /// Whether silver has another schema than at the last call.
@@ -50,6 +56,11 @@ impl Reload {
     /// The file is read again at the end of the cycle under way.
     pub fn ask(&self) {
         self.asked.store(true, Ordering::Relaxed);
+    }
+
+    /// A gold table has, or is to have, another definition than this process gives it.
+    pub(super) fn ask_for_gold(&self) {
+        self.gold_asked.store(true, Ordering::Relaxed);
     }
 }
 
@@ -78,6 +89,8 @@ pub(super) struct DefinitionWatch {
     looked: Instant,
     /// A definition that could not be taken up, so that this is told once.
     refused: Option<SilverSettings>,
+    /// Why the file could not be followed for gold, so that this is told once.
+    unusable: Option<String>,
 }
 
 /// Why the file is read again.
@@ -85,6 +98,8 @@ pub(super) struct DefinitionWatch {
 enum Reason {
     Asked,
     Schema,
+    /// A gold table is to have another definition.
+    Gold,
     /// Silver is stopped, and may be by what the file said.
     Stopped,
 }
@@ -93,12 +108,20 @@ impl DefinitionWatch {
     /// A bounded run keeps its definition.
     pub fn new(reload: Option<&Reload>, until: Until, current: &Definition, storages: &Storages) -> Self {
         let reload = reload.filter(|_| until == Until::Stopped).cloned();
-        Self { reload, current: current.clone(), storages: storages.clone(), looked: Instant::now(), refused: None }
+        Self {
+            reload,
+            current: current.clone(),
+            storages: storages.clone(),
+            looked: Instant::now(),
+            refused: None,
+            unusable: None,
+        }
     }
 
     /// Whether a cycle should end because the file is to be read.
     pub fn is_asked(&self) -> bool {
-        self.reload.as_ref().is_some_and(|reload| reload.asked.load(Ordering::Relaxed))
+        let asked = |reload: &Reload| [&reload.asked, &reload.gold_asked].iter().any(|asked| asked.load(Ordering::Relaxed));
+        self.reload.as_ref().is_some_and(asked)
     }
 
     fn reason(&mut self, silver: &Silver) -> Option<Reason> {
@@ -106,6 +129,10 @@ impl DefinitionWatch {
         if reload.asked.swap(false, Ordering::Relaxed) {
             self.refused = None;
             return Some(Reason::Asked);
+        }
+        if reload.gold_asked.swap(false, Ordering::Relaxed) {
+            self.refused = None;
+            return Some(Reason::Gold);
         }
         match &silver.state {
             SilverState::Live(stage) => {
@@ -128,13 +155,21 @@ impl DefinitionWatch {
     fn read(&self, reason: Reason) -> Result<Option<(Definition, SilverPlan)>> {
         let Some(reload) = &self.reload else { return Ok(None) };
         let found = (reload.read)()?;
-        let next = Definition { silver: found.silver.clone(), ..self.current.clone() };
+        let mut next = Definition { silver: found.silver.clone(), ..self.current.clone() };
+        if reason == Reason::Gold && computed_of(&found) != computed_of(&self.current) {
+            if !same_tables(&found.gold, &self.current.gold) {
+                return Err(Error::config("the pipeline file has other gold tables, or has them elsewhere")
+                    .hint("that is taken up at a restart"));
+            }
+            next.gold = found.gold.clone();
+        }
         if reason == Reason::Asked && found != next {
             warn!(
-                "only the definition of silver is taken up while a daemon runs: what else the pipeline file changed waits for a restart"
+                "only the definition of silver is taken up while a daemon runs: what else the pipeline file changed waits for a restart \
+                 (gold's for `lakesmith schema apply`)"
             );
         }
-        if next.silver == self.current.silver {
+        if next.silver == self.current.silver && next.gold == self.current.gold {
             return Ok(None);
         }
         if table_of(&next.silver) != table_of(&self.current.silver) {
@@ -152,6 +187,16 @@ impl DefinitionWatch {
             }
         }
     }
+}
+
+/// What decides the values of the gold tables.
+fn computed_of(definition: &Definition) -> Vec<GoldDefinition> {
+    definition.gold.iter().map(GoldDefinition::of).collect()
+}
+
+fn same_tables(found: &[GoldSettings], current: &[GoldSettings]) -> bool {
+    let place = |gold: &GoldSettings| (gold.table.clone(), gold.location.clone());
+    found.iter().map(place).eq(current.iter().map(place))
 }
 
 /// What may not change under a running daemon.
@@ -174,13 +219,19 @@ impl Session<'_> {
                 debug!(error = %failure.chain(), "the pipeline file cannot be used");
                 return None;
             }
+            Err(failure) if reason == Reason::Gold && self.definition.unusable.as_ref() == Some(&failure.chain()) => return None,
             Err(failure) => {
+                self.definition.unusable = Some(failure.chain());
                 warn!(error = %failure.chain(), hint = failure.hint_text(), "the pipeline file cannot be followed: the definition of before stays");
                 return None;
             }
         };
         if self.definition.refused.as_ref() == Some(&next.silver) {
             return None;
+        }
+        if next.silver == self.definition.current.silver {
+            info!(?reason, "the pipeline file defines gold anew: reading goes on with that");
+            return Some(next);
         }
         match self.silver.misfit(&plan).await {
             Ok(None) => {

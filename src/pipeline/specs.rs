@@ -95,6 +95,13 @@ pub(super) fn rejected_spec(definition: &Definition, storages: &Storages) -> Res
     })))
 }
 
+impl Definition {
+    /// The gold tables, each with the location that it has or would get.
+    pub fn gold_plans(&self, storages: &Storages) -> Result<Vec<GoldPlan>> {
+        gold_plans(self, &SilverPlan::new(&self.silver)?, storages)
+    }
+}
+
 /// The gold tables as the definition has them, over silver's columns.
 pub(super) fn gold_plans(definition: &Definition, silver: &SilverPlan, storages: &Storages) -> Result<Vec<GoldPlan>> {
     let plan = |settings: &GoldSettings| {

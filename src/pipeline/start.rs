@@ -110,7 +110,8 @@ pub(super) async fn open<'a>(
     let silver_ident = silver.ident().clone();
     let stage = SilverStage::new(parts, silver, rejected)?;
     let seat = if share.is_shared() { Seat::Shared } else { Seat::Own };
-    let (gold, senders) = gold_task::prepare(gold_plans, &definition.tables.database, &definition.pipeline, seat);
+    let reload = options.reload.clone().filter(|_| options.until == Until::Stopped);
+    let (gold, senders) = gold_task::prepare(gold_plans, &definition.tables.database, &definition.pipeline, seat, reload);
     let silver = Silver::open(stage, &bronze, &definition.pipeline.retry, senders).await?;
     let gold = gold.start(lakehouse, (&silver_ident, definition.silver.format), &options.shutdown, tally);
 

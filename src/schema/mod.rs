@@ -1,4 +1,5 @@
-//! Changes of an Iceberg table's columns, partitioning and properties: what `lakesmith schema` does.
+//! Changes of an Iceberg table's columns, partitioning and properties: what `lakesmith schema` does. And the plans for gold tables, which
+//! their maintainers carry out.
 //!
 //! A change is worked out on the schema that the table has, checked, and committed as one version of the table's metadata; the columns of
 //! its entry in the metastore change in the same call. No data file is read or written, so it costs the same however large the table is.
@@ -12,6 +13,7 @@
 
 mod change;
 mod describe;
+mod gold;
 mod names;
 mod partitions;
 mod plan;
@@ -19,6 +21,7 @@ mod types;
 
 pub use change::{Change, FieldPath, Position};
 pub use describe::{Difference, Entry, FieldLine, difference, fields, history};
+pub use gold::{GoldStep, Redefinition};
 pub use names::remark;
 pub use partitions::{PartitionChange, partition_fields};
 pub use plan::{Plan, Step, Verdict, Wanted};

@@ -39,6 +39,8 @@ pub enum Verdict {
     NeedsBackfill,
     /// Values are no more to be seen, but in older snapshots.
     HidesValues,
+    /// Every partition of the gold table is written anew.
+    Recomputed,
     /// It cannot be done, and so the plan cannot.
     Refused(String),
 }
@@ -49,6 +51,7 @@ impl fmt::Display for Verdict {
             Self::Safe => f.write_str("safe"),
             Self::NeedsBackfill => f.write_str("needs backfill: null in the rows so far"),
             Self::HidesValues => f.write_str("hides values, but in older snapshots"),
+            Self::Recomputed => f.write_str("every partition is computed again from silver"),
             Self::Refused(reason) => write!(f, "refused: {reason}"),
         }
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{BooleanArray, RecordBatch, TimestampMicrosecondArray, new_null_array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::Schema;
 use arrow::row::{OwnedRow, RowConverter, SortField};
@@ -27,9 +27,9 @@ use super::VerifySettings;
 use crate::catalog::Lakehouse;
 use crate::checkpoint::{Coverage, PartitionId, parse_positions};
 use crate::error::{Context, Error, Result};
-use crate::gold::GoldPlan;
-use crate::gold::progress::POSITIONS;
+use crate::gold::progress::{DEFINITION, POSITIONS};
 use crate::gold::window::WINDOW_START;
+use crate::gold::{self, GoldPlan, Standing};
 use crate::hive::read_version;
 use crate::query::{HiveTableProvider, IcebergTableProvider};
 use crate::record::{column, position};
@@ -51,6 +51,8 @@ pub struct GoldCheck {
     /// `database.table`.
     pub table: String,
     pub partitions: usize,
+    /// Partitions that are still to be computed by the table's new definition, and were not compared.
+    pub outdated: usize,
     pub rows: u64,
     /// Partitions whose rows differ, or that are missing.
     pub differing_partitions: Vec<String>,
@@ -77,6 +79,10 @@ struct Partition {
     positions: Positions,
     /// A version's directory stays as it is, and stays for as long as gold's `sweep_after` says.
     location: String,
+    /// Measures that may be null in rows from before the table had them, in the order in which they were added.
+    null_columns: Vec<String>,
+    /// The table is becoming what the plan says, and this is still what it was before.
+    is_outdated: bool,
 }
 
 impl Content {
@@ -88,13 +94,17 @@ impl Content {
         let Some(entry) = metastore.table(database, name).await? else {
             return Ok(Self { table, positions: None, partitions: BTreeMap::new() });
         };
+        let is_redefining = matches!(plan.standing(&entry)?, Standing::Granted(_));
+        let own = plan.definition().fingerprint();
         let positions = positions(&table, entry.parameter(POSITIONS))?;
         let mut partitions = BTreeMap::new();
         for partition in metastore.partitions(database, name).await? {
             let key = partition.values().join("/");
             let location = partition.location().unwrap_or_default().to_owned();
             let positions = positions_of(&format!("{table} {key}"), partition.parameter(POSITIONS))?;
-            partitions.insert(key, Partition { positions, location });
+            let null_columns = gold::null_columns(&partition).into_iter().map(str::to_owned).collect();
+            let is_outdated = is_redefining && partition.parameter(DEFINITION) != Some(&own);
+            partitions.insert(key, Partition { positions, location, null_columns, is_outdated });
         }
         Ok(Self { table, positions, partitions })
     }
@@ -131,8 +141,13 @@ pub(super) async fn check(
         found.examples.push(format!("{key}: the partition is missing, silver has rows of it"));
     }
     for (key, partition) in content.partitions {
+        if partition.is_outdated {
+            found.outdated += 1;
+            continue;
+        }
         let location = &partition.location;
-        let files = read_version(storages, location, plan.schema())
+        let lacking: Vec<&str> = partition.null_columns.iter().map(String::as_str).collect();
+        let files = read_version(storages, location, plan.schema(), &lacking)
             .await
             .with_context(|| format!("partition {key} of {} cannot be read from {location}", found.table))?;
         let rows: Vec<_> = files.into_iter().map(|file| file.rows).collect();
@@ -148,7 +163,7 @@ pub(super) async fn check(
         let mut differing = 0;
         for (windows, grouped) in passes.into_iter().map(|windows| (windows, true)).chain(strays.map(|windows| (windows, false)))
         {
-            let mut balance = Balance::new(plan.schema())?;
+            let mut balance = Balance::new(plan.schema(), &lacking)?;
             for rows in &rows {
                 balance.found(&within(rows, &windows)?)?;
             }
@@ -290,12 +305,15 @@ struct Balance {
     /// In the `GROUP BY` only.
     missing: u64,
     examples: Vec<String>,
+    /// Positions of columns that may be null on gold's side; a row in which one is has nulls in all behind it.
+    nullable: Vec<usize>,
 }
 
 impl Balance {
-    fn new(schema: &Schema) -> Result<Self> {
+    fn new(schema: &Schema, nullable: &[&str]) -> Result<Self> {
         let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
-        Ok(Self { converter: RowConverter::new(fields)?, found: HashMap::new(), missing: 0, examples: Vec::new() })
+        let nullable = nullable.iter().filter_map(|name| schema.index_of(name).ok()).collect();
+        Ok(Self { converter: RowConverter::new(fields)?, found: HashMap::new(), missing: 0, examples: Vec::new(), nullable })
     }
 
     /// Takes rows of gold; all of them come first.
@@ -308,19 +326,37 @@ impl Balance {
 
     /// Takes rows of the `GROUP BY`.
     fn expected(&mut self, batch: &RecordBatch) -> Result<()> {
-        for (index, row) in self.converter.convert_columns(batch.columns())?.iter().enumerate() {
-            match self.found.entry(row.owned()) {
-                Entry::Occupied(mut entry) if *entry.get() > 1 => *entry.get_mut() -= 1,
-                Entry::Occupied(entry) => _ = entry.remove(),
-                Entry::Vacant(_) => {
-                    self.missing += 1;
-                    if self.examples.len() < EXAMPLES_MAX {
-                        self.examples.push(format!("in the GROUP BY only: {}", text(batch, index)?));
-                    }
+        // As they are, and as they stand in gold from before the last measure was added, from before the last two, and so on.
+        let mut forms = vec![self.converter.convert_columns(batch.columns())?];
+        let mut columns = batch.columns().to_vec();
+        for position in self.nullable.iter().rev() {
+            columns[*position] = new_null_array(columns[*position].data_type(), batch.num_rows());
+            forms.push(self.converter.convert_columns(&columns)?);
+        }
+        for index in 0..batch.num_rows() {
+            if !forms.iter().any(|form| self.take(form.row(index).owned())) {
+                self.missing += 1;
+                if self.examples.len() < EXAMPLES_MAX {
+                    self.examples.push(format!("in the GROUP BY only: {}", text(batch, index)?));
                 }
             }
         }
         Ok(())
+    }
+
+    /// Takes a row away from those that were found, if it is among them.
+    fn take(&mut self, row: OwnedRow) -> bool {
+        match self.found.entry(row) {
+            Entry::Occupied(mut entry) if *entry.get() > 1 => {
+                *entry.get_mut() -= 1;
+                true
+            }
+            Entry::Occupied(entry) => {
+                entry.remove();
+                true
+            }
+            Entry::Vacant(_) => false,
+        }
     }
 
     /// How many rows differ, and the first of them; `rows` are gold's.
@@ -365,7 +401,7 @@ mod tests {
     }
 
     fn differences(found: &[RecordBatch], expected: &[RecordBatch]) -> (u64, Vec<String>) {
-        let mut balance = Balance::new(&found[0].schema()).unwrap();
+        let mut balance = Balance::new(&found[0].schema(), &[]).unwrap();
         found.iter().for_each(|rows| balance.found(rows).unwrap());
         expected.iter().for_each(|rows| balance.expected(rows).unwrap());
         balance.differences(found).unwrap()

@@ -6,17 +6,39 @@ use std::os::unix::process::ExitStatusExt;
 use super::Lake;
 use super::lake::Servers;
 
-/// Where it is killed: before the commit of a step, and behind it.
-pub const WINDOWS: [&str; 2] = ["change:metadata-written", "schema:step-done"];
+/// Where it is killed: before the commit of a step of silver, and behind it; and in the steps of gold, in an order in which each is passed.
+pub const WINDOWS: [&str; 7] = [
+    "change:metadata-written",
+    "schema:step-done",
+    "gold:columns-added",
+    "gold:partition-written",
+    "gold:switched",
+    "gold:view-replaced",
+    "gold:redefined",
+];
 
 const STEPS: usize = 4;
 
-#[test]
-fn an_apply_that_is_killed_at_every_step_is_finished_by_the_next() {
+/// A lake with some sales from a file.
+fn filled() -> Lake {
     let settings = ["source.kind=file", "source.file.path=sales.jsonl", "source.file.format=jsonl"];
     let lake = Lake::new("datalake", &settings.map(str::to_owned), Servers::None);
     lake.ok(&["generate", "--rows", "300", "--format", "jsonl", "--output", "sales.jsonl"]);
     lake.ok(&["run", "--until-caught-up"]);
+    lake
+}
+
+/// What an apply said before it was killed.
+fn killed_at(lake: &Lake, window: &str) -> String {
+    let killed = lake.command(&["schema", "apply", "plan.json"]).env("LAKESMITH_KILL_AT", window).output().expect("it starts");
+    let told = String::from_utf8_lossy(&killed.stderr).into_owned();
+    assert_eq!(killed.status.signal(), Some(libc::SIGKILL), "not killed at {window}:\n{told}");
+    told
+}
+
+#[test]
+fn an_apply_that_is_killed_at_every_step_is_finished_by_the_next() {
+    let lake = filled();
     let file = lake.path("pipeline.toml");
     let text = fs::read_to_string(&file).expect("a pipeline file");
     let derived =
@@ -33,11 +55,8 @@ fn an_apply_that_is_killed_at_every_step_is_finished_by_the_next() {
 
     lake.ok(&["schema", "plan", "--output", "plan.json"]);
     for step in 0..STEPS {
-        for window in WINDOWS {
-            let killed =
-                lake.command(&["schema", "apply", "plan.json"]).env("LAKESMITH_KILL_AT", window).output().expect("it starts");
-            let told = String::from_utf8_lossy(&killed.stderr);
-            assert_eq!(killed.status.signal(), Some(libc::SIGKILL), "not killed at {window} of step {step}:\n{told}");
+        for window in &WINDOWS[..2] {
+            let told = killed_at(&lake, window);
             assert_eq!(told.matches("was done:").count(), step, "{told}");
             // Half a plan is a table like any other.
             lake.ok(&["query", &format!("SELECT count(*) FROM {}", lake.table("silver_amazon_sales"))]);
@@ -58,5 +77,52 @@ fn an_apply_that_is_killed_at_every_step_is_finished_by_the_next() {
         lake.table("silver_amazon_sales")
     ));
     assert_eq!(["n", "i", "l"].map(|column| rows[0][column].as_i64()), [Some(600), Some(300), Some(300)]);
+    lake.verify();
+}
+
+#[test]
+fn a_definition_of_gold_whose_apply_is_killed_at_every_step_is_finished_by_the_next() {
+    let lake = filled();
+    let file = lake.path("pipeline.toml");
+    let text = fs::read_to_string(&file).expect("a pipeline file");
+    let wanted = text
+        .replacen("dimensions = [\"Category\", \"Country\", \"PaymentMethod\"]", "dimensions = [\"Category\", \"Brand\"]", 1)
+        .replacen("name = \"TotalQuantity\"\nsql = \"SUM(Quantity)\"", "name = \"Largest\"\nsql = \"MAX(TotalAmount)\"", 1)
+        .replacen("name = \"TotalRevenue\"", "name = \"Revenue\"", 1);
+    fs::write(&file, wanted).expect("written");
+    let plan = lake.ok(&["schema", "plan", "--output", "plan.json"]);
+    for step in [
+        "drop dimension Country",
+        "add dimension Brand",
+        "add measure Largest as MAX(TotalAmount)",
+        "rename measure TotalRevenue to Revenue",
+        "drop measure TotalQuantity",
+        "replace view gold_amazon_sales_aggregated_view",
+    ] {
+        assert!(plan.contains(step), "{plan}");
+    }
+    // Before it is applied the file's definition is kept away from the table.
+    let refused = lake.output(&["run", "--until-caught-up"]);
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("computed by another definition"), "{told}");
+    assert!(told.contains("schema plan --output plan.json"), "{told}");
+
+    let total = |column: &str| {
+        let rows = lake.query(&format!("SELECT sum(\"{column}\") AS t FROM {}", lake.table("gold_amazon_sales_aggregated")));
+        rows[0]["t"].clone()
+    };
+    let revenue = total("TotalRevenue");
+    for window in &WINDOWS[2..] {
+        killed_at(&lake, window);
+        // Whatever is half done, the table and the view are read.
+        lake.ok(&["query", &format!("SELECT count(*), sum(totalorders) FROM {}", lake.table("gold_amazon_sales_aggregated"))]);
+        lake.ok(&["query", &format!("SELECT * FROM {} LIMIT 1", lake.table("gold_amazon_sales_aggregated_view"))]);
+    }
+    let last = lake.output(&["schema", "apply", "plan.json"]);
+    let told = String::from_utf8_lossy(&last.stderr);
+    assert!(last.status.success() && told.contains("done: add dimension Brand"), "{told}");
+    assert!(lake.ok(&["schema", "plan"]).contains("nothing to do"));
+    assert_eq!(total("Revenue"), revenue);
+    lake.ok(&["run", "--until-caught-up"]);
     lake.verify();
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::cluster::{BRONZE, Cluster, NOT_WHERE_IT_WAS, REJECTED, SILVER, signal};
+use super::cluster::{BRONZE, Cluster, GOLD, NOT_WHERE_IT_WAS, REJECTED, SILVER, signal};
 
 const LOG: &str = "daemon.log";
 
@@ -133,4 +133,50 @@ async fn two_daemons_follow_a_rename() {
     here.assert_exact();
     let filled = here.lake.query(&format!("SELECT count(\"Seller\") AS n FROM {}", here.lake.table(SILVER)));
     assert_eq!(filled[0]["n"].as_i64(), Some(here.count(SILVER)));
+}
+
+/// Gold gets a dimension and measures while records come: the daemon does it, and nothing else waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn gold_gets_another_definition_under_a_running_daemon() {
+    let here = Cluster::new(&["pipeline.commit_interval=200ms", "gold.0.refresh_interval=1s"]);
+    let metastore = here.metastore().await;
+    here.send(600);
+    let mut daemon = here.lake.spawn(&["run"], LOG);
+    here.wait_until_level(&metastore, &mut daemon, LOG).await;
+
+    let file = here.lake.path("pipeline.toml");
+    let mut text = fs::read_to_string(&file).expect("a pipeline file");
+    let measure = "[[gold.measures]]\nname = \"TotalOrders\"";
+    let change = |text: &str, old: &str, new: &str| {
+        assert!(text.contains(old), "{old}");
+        text.replacen(old, new, 1)
+    };
+    // A measure whose old rows are null; then it is filled; then everything is computed by other dimensions.
+    for (old, new, backfill, step) in [
+        (
+            measure,
+            "[[gold.measures]]\nname = \"Items\"\nsql = \"COUNT(Quantity)\"\n\n[[gold.measures]]\nname = \"TotalOrders\"",
+            false,
+            "add measure Items",
+        ),
+        ("", "", true, "fill the measures"),
+        ("\"Country\", \"PaymentMethod\"", "\"Brand\"", false, "add dimension Brand"),
+    ] {
+        text = change(&text, old, new);
+        fs::write(&file, &text).expect("written");
+        here.send(300);
+        let flags: &[&str] = if backfill { &["--backfill"] } else { &[] };
+        let plan = here.lake.ok(&[&["schema", "plan", "--output", "plan.json"], flags].concat());
+        assert!(plan.contains(step), "{plan}");
+        here.lake.ok(&["schema", "apply", "plan.json"]);
+        here.send(300);
+        here.wait_until_level(&metastore, &mut daemon, LOG).await;
+        here.lake.verify();
+    }
+    assert!(here.log(LOG).matches("the pipeline file defines gold anew").count() >= 2, "{}", here.log(LOG));
+    // What the old definition's maintainer says when it ends.
+    here.stop(daemon, LOG, &["about to get another definition", "is to be computed again"]);
+    here.assert_exact();
+    let items = here.lake.query(&format!("SELECT sum(\"Items\") AS n FROM {}", here.lake.table(GOLD)));
+    assert_eq!(items[0]["n"].as_i64(), Some(here.count(SILVER)));
 }

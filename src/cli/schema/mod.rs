@@ -1,11 +1,13 @@
 //! `lakesmith schema`: what a table's columns are and were, and one change of them at a time.
 
+mod gold;
 mod infer;
 mod look;
 
 use std::path::{Path, PathBuf};
 
 use iceberg::TableIdent;
+use serde::{Deserialize, Serialize};
 
 use crate::bronze;
 use crate::catalog::Lakehouse;
@@ -14,7 +16,7 @@ use crate::cli::global::GlobalArguments;
 use crate::cli::page::{self, Page};
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
-use crate::schema::{self, Change, FieldPath, PartitionChange, Plan, Position, Wanted};
+use crate::schema::{self, Change, FieldPath, PartitionChange, Plan, Position, Redefinition, Verdict, Wanted};
 use crate::silver::{self, SilverPlan, rejected};
 use crate::table::{LakeTable, TableFormat};
 
@@ -112,19 +114,26 @@ Examples:
         #[arg(long, value_name = "ID")]
         to: Option<i32>,
     },
-    /// Compare silver with its definition in the pipeline file, and say which steps lead there
+    /// Compare silver and gold with the pipeline file, and say which steps lead there
     #[command(after_help = "\
 Examples:
   lakesmith schema plan                        what is to be done, and what each step means for readers
   lakesmith schema plan --output plan.json && lakesmith schema apply plan.json
 
-Columns that the pipeline file does not name are left alone unless --drop is given: another engine, or
-`schema add-column`, may have added them. A rename cannot be told from a new column; do it first, by
-`schema rename-column`. Exits with 1 if a step is refused.")]
+Columns of silver that the pipeline file does not name are left alone unless --drop is given: another
+engine, or `schema add-column`, may have added them. A rename cannot be told from a new column; do it
+first, by `schema rename-column`.
+
+A gold table's new measures are null in the rows so far, or are computed for them too with --backfill. All
+other changes of gold (dimensions, measures dropped, renamed or computed in another way) write every
+partition anew from silver; readers see each as before or as it will be. Exits with 1 if a step is refused.")]
     Plan {
         /// Drop the columns that the pipeline file does not name
         #[arg(long)]
         drop: bool,
+        /// Compute new measures of gold for the rows so far, too
+        #[arg(long)]
+        backfill: bool,
         /// Write the plan to this file, for `schema apply`
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
@@ -134,8 +143,9 @@ Columns that the pipeline file does not name are left alone unless --drop is giv
 Examples:
   lakesmith schema apply plan.json
 
-Each step is one commit. If it is interrupted, the same command goes on where it stopped. A table that was
-changed since the plan was made is left as it is.")]
+Each step of silver is one commit. Gold's steps are done together, by the daemon if it runs (it reads the
+pipeline file again), else by this command. If it is interrupted, the same command goes on where it
+stopped. A table that was changed since the plan was made is left as it is.")]
     Apply {
         /// The plan
         #[arg(value_name = "FILE")]
@@ -313,7 +323,9 @@ async fn act(config: &Config, lakehouse: &Lakehouse, action: TableAction) -> Res
         TableAction::Show { target, schema } => look::show(&open(config, lakehouse, &target).await?, schema)?,
         TableAction::History { target } => look::history(&open(config, lakehouse, &target).await?),
         TableAction::Diff { target, from, to } => look::diff(&open(config, lakehouse, &target).await?, from, to)?,
-        TableAction::Plan { drop, output } => return plan(config, lakehouse, drop, output.as_deref()).await,
+        TableAction::Plan { drop, backfill, output } => {
+            return plan(config, lakehouse, drop, backfill, output.as_deref()).await;
+        }
         TableAction::Apply { plan } => return apply(config, lakehouse, &plan).await,
         TableAction::AddColumn { target, name: path, field_type, place, doc } => {
             let change = Change::Add { path, field_type, doc, position: place.position() };
@@ -426,40 +438,85 @@ async fn changed(config: &Config, lakehouse: &Lakehouse, target: &Target, change
     Ok(report(table, &before, &after))
 }
 
-async fn plan(config: &Config, lakehouse: &Lakehouse, drop_unnamed: bool, output: Option<&Path>) -> Result<Outcome> {
-    let table = open(config, lakehouse, &Target { table: "silver".to_owned() }).await?;
-    let silver = SilverPlan::new(&config.silver)?;
-    let wanted =
-        Wanted { schema: silver.schema(), partition_by: silver.partition_by(), kept: &silver::OWN_COLUMNS, drop_unnamed };
-    let plan = Plan::new(&table, wanted)?;
-    if plan.steps.is_empty() {
-        page::print(&format!("{} is what the pipeline file says: nothing to do", plan.table))?;
+/// What `schema plan` writes, and `schema apply` reads.
+#[derive(Debug, Serialize, Deserialize)]
+struct PlanFile {
+    /// None where silver is no Iceberg table, or nothing is to be done.
+    silver: Option<Plan>,
+    gold: Vec<Redefinition>,
+}
+
+async fn plan(
+    config: &Config,
+    lakehouse: &Lakehouse,
+    drop_unnamed: bool,
+    backfill: bool,
+    output: Option<&Path>,
+) -> Result<Outcome> {
+    let silver = match config.silver.format {
+        TableFormat::Iceberg => Some(silver_plan(config, lakehouse, drop_unnamed).await?).filter(|plan| !plan.steps.is_empty()),
+        TableFormat::Hive => None,
+    };
+    let plan = PlanFile { silver, gold: gold::plan(config, lakehouse, backfill).await? };
+    if plan.silver.is_none() && plan.gold.is_empty() {
+        page::print("the tables are what the pipeline file says: nothing to do")?;
         return Ok(Outcome::Done);
     }
-    let mut page = Page::new(["step", plan.table.as_str(), "what it means"]).right([0]);
-    for (number, step) in plan.steps.iter().enumerate() {
-        page.row([(number + 1).to_string(), step.what.clone(), step.verdict.to_string()]);
+    let mut texts = Vec::new();
+    if let Some(silver) = &plan.silver {
+        texts.push(steps(&silver.table, silver.steps.iter().map(|step| (&step.what, &step.verdict))));
     }
-    page::print(&page.to_string())?;
+    for gold in &plan.gold {
+        texts.push(steps(&gold.name(), gold.steps.iter().map(|step| (&step.what, &step.verdict))));
+    }
+    page::print(&texts.join("\n"))?;
     if let Some(file) = output {
         let text = serde_json::to_string_pretty(&plan).map_err(|error| Error::failed("the plan is not JSON").caused_by(error))?;
         std::fs::write(file, text + "\n").with_context(|| format!("the plan cannot be written to {}", file.display()))?;
     }
-    Ok(if plan.refusal().is_some() { Outcome::Differences } else { Outcome::Done })
+    let refused = plan.silver.as_ref().and_then(Plan::refusal).or_else(|| plan.gold.iter().find_map(Redefinition::refusal));
+    Ok(if refused.is_some() { Outcome::Differences } else { Outcome::Done })
+}
+
+async fn silver_plan(config: &Config, lakehouse: &Lakehouse, drop_unnamed: bool) -> Result<Plan> {
+    let table = open(config, lakehouse, &Target { table: "silver".to_owned() }).await?;
+    let silver = SilverPlan::new(&config.silver)?;
+    let wanted =
+        Wanted { schema: silver.schema(), partition_by: silver.partition_by(), kept: &silver::OWN_COLUMNS, drop_unnamed };
+    Plan::new(&table, wanted)
+}
+
+/// A table of steps, and what each means for readers.
+fn steps<'a>(table: &str, steps: impl Iterator<Item = (&'a String, &'a Verdict)>) -> String {
+    let mut page = Page::new(["step", table, "what it means"]).right([0]);
+    for (number, (what, verdict)) in steps.enumerate() {
+        page.row([(number + 1).to_string(), what.clone(), verdict.to_string()]);
+    }
+    page.to_string()
 }
 
 async fn apply(config: &Config, lakehouse: &Lakehouse, file: &Path) -> Result<Outcome> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| Error::config(format!("the plan {} cannot be read", file.display())).caused_by(error))?;
-    let plan: Plan = serde_json::from_str(&text)
+    let plan: PlanFile = serde_json::from_str(&text)
         .map_err(|error| Error::config(format!("{} is no plan of `lakesmith schema plan`", file.display())).caused_by(error))?;
-    let Opened { mut table, kept, .. } = open_for_change(config, lakehouse, &Target { table: plan.table.clone() }).await?;
-    let kept: Vec<&str> = kept.iter().map(String::as_str).collect();
-    plan.apply(&mut table, &kept, |step, before| {
-        page::note(&format!("{} {}", if before { "was done:" } else { "done:" }, step.what));
-    })
-    .await?;
-    page::print(&format!("{} is what the plan says", plan.table))?;
+    let mut gold_plans = Vec::new();
+    for redefinition in &plan.gold {
+        gold_plans.push(gold::ensure_applicable(config, lakehouse, redefinition)?);
+    }
+    if let Some(plan) = &plan.silver {
+        let Opened { mut table, kept, .. } = open_for_change(config, lakehouse, &Target { table: plan.table.clone() }).await?;
+        let kept: Vec<&str> = kept.iter().map(String::as_str).collect();
+        plan.apply(&mut table, &kept, |step, before| {
+            page::note(&format!("{} {}", if before { "was done:" } else { "done:" }, step.what));
+        })
+        .await?;
+    }
+    for (redefinition, gold_plan) in plan.gold.iter().zip(gold_plans) {
+        gold::apply(config, lakehouse, redefinition, gold_plan).await?;
+    }
+    let names = plan.silver.iter().map(|plan| plan.table.clone()).chain(plan.gold.iter().map(Redefinition::name));
+    page::print(&format!("what the plan says is true of {}", names.collect::<Vec<_>>().join(", ")))?;
     Ok(Outcome::Done)
 }
 

@@ -32,6 +32,12 @@ impl EnvironmentContext {
         self.with(Self::EXPECTED_KEY, key).with(Self::EXPECTED_VALUE, value)
     }
 
+    /// The columns of a table's partitions become those of its new entry, in the same transaction.
+    #[must_use]
+    pub fn cascading(self) -> Self {
+        self.with("CASCADE", "true")
+    }
+
     /// The server neither lists the directory nor touches the statistics parameters.
     #[must_use]
     pub fn without_statistics(self) -> Self {
