@@ -68,6 +68,8 @@ pub struct SilverBatch {
     pub delta: Delta,
     pub rows: RecordBatch,
     pub rejected: RecordBatch,
+    /// Fields that no column reads, where these may become columns; else nothing.
+    pub unread: Vec<String>,
 }
 
 /// Records as read back from bronze, in the types of [`raw_schema`] (Iceberg's reader has larger offsets and field ids).

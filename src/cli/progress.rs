@@ -97,5 +97,10 @@ pub fn summary(report: &RunReport) -> String {
             page::number(processor as u64)
         )
     });
-    format!("{page}{rejected} rejected, {seconds} s in all\n{}", rates.unwrap_or_default())
+    let added = match report.progress.columns_added {
+        0 => String::new(),
+        1 => "1 field has become a column, ".to_owned(),
+        many => format!("{} fields have become columns, ", page::number(many)),
+    };
+    format!("{page}{rejected} rejected, {added}{seconds} s in all\n{}", rates.unwrap_or_default())
 }

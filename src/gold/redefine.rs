@@ -103,8 +103,6 @@ impl GoldMaintainer {
             let names = names.join(",");
             partition.set_parameter(NULL_COLUMNS, &names);
             partition.set_parameter(DEFINITION, &own);
-            // As the entry that was read before the columns were added would say.
-            partition.set_columns(&self.lease.entry().columns());
             marked.push(partition);
         }
         let (database, name) = (self.lease.entry().database(), self.lease.entry().name());

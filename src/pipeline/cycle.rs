@@ -21,7 +21,7 @@ use crate::bronze::BronzeWriter;
 use crate::checkpoint::{Delta, PartitionId};
 use crate::error::{Error, Result};
 use crate::record::RawBatch;
-use crate::silver::SilverPlan;
+use crate::silver::{SilverPlan, Strangers};
 use crate::storage::CloseBarrier;
 use crate::table::logged::{ParquetWriter, as_read_back};
 use crate::table::{RecordFiles, RecordWriter};
@@ -82,6 +82,8 @@ pub(super) struct SilverEncoder {
     directories: Arc<[String]>,
     /// By topic partition, the offset below which no further record can be rejected.
     decided_below: BTreeMap<PartitionId, i64>,
+    /// Follows fields that no column reads, where they may become columns.
+    strangers: Option<Arc<Strangers>>,
     files: SilverFiles,
 }
 
@@ -96,7 +98,14 @@ impl SilverEncoder {
             gold_rows: Vec::new(),
             busy: Duration::ZERO,
         };
-        Self { plan, silver, rejected, gold_columns, directories: Arc::new([]), decided_below: BTreeMap::new(), files }
+        let (directories, decided_below) = (Arc::new([]), BTreeMap::new());
+        Self { plan, silver, rejected, gold_columns, directories, decided_below, strangers: None, files }
+    }
+
+    /// For messages whose further fields are followed.
+    #[must_use]
+    pub fn with_strangers(self, strangers: Option<Arc<Strangers>>) -> Self {
+        Self { strangers, ..self }
     }
 
     /// For a silver that keeps these columns in the names of its directories: gold gets them as they will be read from there.
@@ -113,9 +122,16 @@ impl SilverEncoder {
 
     pub async fn write(&mut self, batch: RawBatch) -> Result<()> {
         let started = Instant::now();
-        let plan = self.plan.clone();
+        let (plan, strangers) = (self.plan.clone(), self.strangers.clone());
         let now_us = chrono::Utc::now().timestamp_micros();
-        let decoded = blocking(move || plan.transform(&batch, now_us)).await??;
+        let decoded = blocking(move || {
+            let decoded = plan.transform(&batch, now_us)?;
+            if let Some(strangers) = strangers.filter(|_| !decoded.unread.is_empty()) {
+                strangers.meet(&decoded.unread, &batch.records)?;
+            }
+            Ok::<_, Error>(decoded)
+        })
+        .await??;
         count_rows(&decoded.rows, &mut self.files.silver_rows)?;
         count_rows(&decoded.rejected, &mut self.files.rejected_rows)?;
         if decoded.rows.num_rows() > 0 {

@@ -9,6 +9,7 @@
 //!
 //! *Failure*: `ARCHITECTURE.md` has the table of what was killed when and what the next start does.
 
+mod adopt;
 mod commit;
 mod completeness;
 mod cycle;
@@ -45,6 +46,7 @@ pub use settings::PipelineSettings;
 use crate::catalog::Lakehouse;
 use crate::error::{Error, Kind, Result};
 use crate::retry::{Backoff, with_deadline};
+use crate::silver::Strangers;
 use gold_task::Ending;
 use redefine::SessionEnd;
 use tally::Tally;
@@ -86,9 +88,10 @@ pub async fn run(definition: &Definition, options: RunOptions) -> Result<RunRepo
 async fn supervise(definition: &Definition, lakehouse: &Lakehouse, options: &RunOptions, tally: &Tally) -> Result<()> {
     let mut definition = definition.clone();
     let mut backoff = Backoff::new(&definition.pipeline.retry);
+    let strangers = Arc::<Strangers>::default();
     loop {
         let commits_before = tally.commits();
-        let failure = match one_session(&definition, lakehouse, options, tally).await {
+        let failure = match one_session(&definition, lakehouse, options, tally, &strangers).await {
             Ok(SessionEnd::Done) => return Ok(()),
             Ok(SessionEnd::Redefined(next)) => {
                 definition = *next;
@@ -117,9 +120,15 @@ async fn supervise(definition: &Definition, lakehouse: &Lakehouse, options: &Run
     }
 }
 
-async fn one_session(definition: &Definition, lakehouse: &Lakehouse, options: &RunOptions, tally: &Tally) -> Result<SessionEnd> {
+async fn one_session(
+    definition: &Definition,
+    lakehouse: &Lakehouse,
+    options: &RunOptions,
+    tally: &Tally,
+    strangers: &Arc<Strangers>,
+) -> Result<SessionEnd> {
     let (session, gold) = tokio::select! {
-        opened = start::open(definition, lakehouse, options, tally) => opened?,
+        opened = start::open(definition, lakehouse, options, tally, strangers) => opened?,
         () = options.shutdown.cancelled() => return Ok(SessionEnd::Done),
     };
     let grace = definition.pipeline.shutdown_grace;

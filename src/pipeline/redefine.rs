@@ -27,9 +27,10 @@ use super::specs::gold_plans;
 use super::watch::LOOK_EVERY;
 use crate::error::{Context, Error, Result};
 use crate::gold::{GoldDefinition, GoldSettings};
-use crate::schema::{Plan, Wanted};
+use crate::schema::{Plan, Wanted, with_added};
 use crate::silver::{OWN_COLUMNS, SilverPlan, SilverSettings, SilverTable};
 use crate::storage::Storages;
+use crate::table::LakeTable;
 
 /// How a run reads its pipeline file again.
 #[derive(Clone)]
@@ -83,7 +84,10 @@ pub(super) enum SessionEnd {
 #[derive(Debug)]
 pub(super) struct DefinitionWatch {
     reload: Option<Reload>,
+    /// The pipeline file's.
     current: Definition,
+    /// Silver's with the columns that its table has got by itself.
+    extended: SilverSettings,
     storages: Storages,
     /// When the file was read last for a silver that is stopped.
     looked: Instant,
@@ -106,16 +110,32 @@ enum Reason {
 
 impl DefinitionWatch {
     /// A bounded run keeps its definition.
-    pub fn new(reload: Option<&Reload>, until: Until, current: &Definition, storages: &Storages) -> Self {
-        let reload = reload.filter(|_| until == Until::Stopped).cloned();
+    pub fn new(
+        reload: Option<&Reload>,
+        until: Until,
+        current: &Definition,
+        extended: &SilverSettings,
+        storages: &Storages,
+    ) -> Self {
         Self {
-            reload,
+            reload: reload.filter(|_| until == Until::Stopped).cloned(),
             current: current.clone(),
+            extended: extended.clone(),
             storages: storages.clone(),
             looked: Instant::now(),
             refused: None,
             unusable: None,
         }
+    }
+
+    /// The definition as the pipeline file has it.
+    pub fn file(&self) -> &Definition {
+        &self.current
+    }
+
+    /// Whether silver's table has got columns by itself that this session does not fill.
+    pub fn lacks_columns_of(&self, table: &LakeTable) -> bool {
+        with_added(&self.current.silver, table) != self.extended
     }
 
     /// Whether a cycle should end because the file is to be read.
@@ -152,7 +172,7 @@ impl DefinitionWatch {
     }
 
     /// The definition that the file has now, if silver is another one in it, and its plan.
-    fn read(&self, reason: Reason) -> Result<Option<(Definition, SilverPlan)>> {
+    fn read(&self, reason: Reason, table: Option<&LakeTable>) -> Result<Option<(Definition, SilverPlan)>> {
         let Some(reload) = &self.reload else { return Ok(None) };
         let found = (reload.read)()?;
         let mut next = Definition { silver: found.silver.clone(), ..self.current.clone() };
@@ -169,14 +189,18 @@ impl DefinitionWatch {
                  (gold's for `lakesmith schema apply`)"
             );
         }
-        if next.silver == self.current.silver && next.gold == self.current.gold {
+        let has_others = table.is_some_and(|table| self.lacks_columns_of(table));
+        if next.silver == self.current.silver && next.gold == self.current.gold && !has_others {
             return Ok(None);
         }
         if table_of(&next.silver) != table_of(&self.current.silver) {
             return Err(Error::config("the pipeline file names another table, location or format for silver or rejected")
                 .hint("that is taken up at a restart"));
         }
-        let plan = SilverPlan::new(&next.silver)?;
+        let plan = match table {
+            Some(table) => SilverPlan::new(&with_added(&next.silver, table))?,
+            None => SilverPlan::new(&next.silver)?,
+        };
         // Gold may have to follow, where a column that it reads was renamed.
         match gold_plans(&next, &plan, &self.storages) {
             Ok(_) => Ok(Some((next, plan))),
@@ -208,7 +232,8 @@ impl Session<'_> {
     /// The definition with which reading is to go on, if it is another one.
     pub(super) async fn redefined(&mut self) -> Option<Definition> {
         let reason = self.definition.reason(&self.silver)?;
-        let (next, plan) = match self.definition.read(reason) {
+        let table = self.silver.live().and_then(|stage| stage.silver.lake().cloned());
+        let (next, plan) = match self.definition.read(reason, table.as_ref()) {
             Ok(None) => {
                 debug!(?reason, "the pipeline file defines silver as before");
                 return None;
@@ -230,7 +255,10 @@ impl Session<'_> {
             return None;
         }
         if next.silver == self.definition.current.silver {
-            info!(?reason, "the pipeline file defines gold anew: reading goes on with that");
+            match next.gold == self.definition.current.gold {
+                true => info!("silver has got columns from fields of messages: reading goes on with these"),
+                false => info!(?reason, "the pipeline file defines gold anew: reading goes on with that"),
+            }
             return Some(next);
         }
         match self.silver.misfit(&plan).await {

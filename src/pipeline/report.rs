@@ -15,6 +15,8 @@ pub struct Progress {
     pub records_rejected: u64,
     /// Commits of all layers in this run.
     pub commits: u64,
+    /// Fields of messages that have become columns in this run.
+    pub columns_added: u64,
 }
 
 /// Is told of progress; called often, must return at once.

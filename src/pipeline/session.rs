@@ -99,12 +99,16 @@ impl Session<'_> {
                 }
                 continue;
             }
+            let has_other_columns = self.adopt_fields().await;
             if end == CycleEnd::Last {
                 if !self.shutdown.is_cancelled() {
                     self.silver.settle(&self.bronze, Patience::UntilLevel).await;
                     self.state_when_idle().await;
                 }
                 return Ok(SessionEnd::Done);
+            }
+            if has_other_columns {
+                return Ok(SessionEnd::Redefined(Box::new(self.definition.file().clone())));
             }
             if let Some(next) = self.redefined().await {
                 return Ok(SessionEnd::Redefined(Box::new(next)));

@@ -25,7 +25,7 @@ use crate::checkpoint::{Checkpoint, Delta, OffsetRange, PartitionId};
 use crate::completeness::{COMPLETE_UNTIL, format_instant};
 use crate::error::{Context, Error, Result};
 use crate::record::{RawBatch, as_raw};
-use crate::silver::{SilverPlan, SilverTable, rejected};
+use crate::silver::{SilverPlan, SilverTable, Strangers, rejected};
 use crate::storage::CloseBarrier;
 use crate::table::{Append, InputRef, Origin, RecordFiles, RecordSpec, RecordTable, WRITER, WriterSettings};
 use crate::window::Window;
@@ -38,6 +38,8 @@ pub const DEFINITION: &str = "lakesmith.definition";
 pub(super) struct SilverParts {
     pub catalog: HiveCatalog,
     pub plan: Arc<SilverPlan>,
+    /// The fields that may become columns, where that is wanted.
+    pub strangers: Option<Arc<Strangers>>,
     pub silver: RecordSpec,
     pub rejected: RecordSpec,
     pub silver_writer: WriterSettings,
@@ -138,7 +140,8 @@ impl SilverStage {
     pub fn encoder(&self, barrier: &CloseBarrier) -> Result<SilverEncoder> {
         let silver = self.silver.writer(&self.parts.silver_writer, barrier)?;
         let rejected = self.rejected.writer(&self.parts.rejected_writer, barrier)?;
-        let encoder = SilverEncoder::new(self.parts.plan.clone(), silver, rejected, self.parts.gold_columns.clone());
+        let encoder = SilverEncoder::new(self.parts.plan.clone(), silver, rejected, self.parts.gold_columns.clone())
+            .with_strangers(self.parts.strangers.clone());
         Ok(match &self.silver {
             RecordTable::Lake(_) => encoder,
             RecordTable::Logged(table) => encoder.with_directories(table.keys().clone()),

@@ -27,7 +27,8 @@ use crate::bronze::{self, BronzeTable};
 use crate::catalog::{HiveCatalog, Lakehouse};
 use crate::checkpoint::{Checkpoint, OffsetRange, PartitionId};
 use crate::error::Result;
-use crate::silver::{SilverPlan, SilverTable, rejected};
+use crate::schema::with_added;
+use crate::silver::{SilverPlan, SilverTable, Strangers, UnknownFields, rejected};
 use crate::source::{self, Source, SourceKind, SourceSettings};
 use crate::table::logged::LoggedForm;
 use crate::table::{Origin, RecordSpec, RecordTable};
@@ -56,11 +57,11 @@ pub(super) async fn open<'a>(
     lakehouse: &Lakehouse,
     options: &RunOptions,
     tally: &Tally,
+    strangers: &Arc<Strangers>,
 ) -> Result<(Session<'a>, GoldTasks)> {
-    let plan = Arc::new(SilverPlan::new(&definition.silver)?);
-    let gold_plans = gold_plans(definition, &plan, lakehouse.storages())?;
+    let mut plan = Arc::new(SilverPlan::new(&definition.silver)?);
     let catalog = lakehouse.catalog();
-    let specs = Tables {
+    let mut specs = Tables {
         bronze: bronze_spec(definition, lakehouse.storages())?,
         silver: silver_spec(definition, &plan, lakehouse.storages())?,
         rejected: rejected_spec(definition, lakehouse.storages())?,
@@ -70,6 +71,13 @@ pub(super) async fn open<'a>(
     let (opened, existing) = tokio::join!(open_source(&definition.source), open_tables(catalog, &specs));
     let OpenSource { mut source, origin, watermarks } = opened?;
     let existing = existing?;
+    let lake = existing.silver.as_ref().and_then(SilverTable::lake);
+    let extended = lake.map_or_else(|| definition.silver.clone(), |table| with_added(&definition.silver, table));
+    if extended != definition.silver {
+        plan = Arc::new(SilverPlan::new(&extended)?);
+        specs.silver = silver_spec(definition, &plan, lakehouse.storages())?;
+    }
+    let gold_plans = gold_plans(definition, &plan, lakehouse.storages())?;
     for table in [&existing.silver, &existing.rejected].into_iter().flatten() {
         table.ensure_same_source(&origin)?;
     }
@@ -106,6 +114,7 @@ pub(super) async fn open<'a>(
         share: share.clone(),
         signature: signature(&definition.pipeline.name),
         plan,
+        strangers: (definition.silver.unknown_fields == UnknownFields::Add).then(|| strangers.clone()),
     };
     let silver_ident = silver.ident().clone();
     let stage = SilverStage::new(parts, silver, rejected)?;
@@ -137,7 +146,7 @@ pub(super) async fn open<'a>(
         joined: !share.is_shared(),
         lead: lead(definition),
         share,
-        definition: DefinitionWatch::new(options.reload.as_ref(), options.until, definition, lakehouse.storages()),
+        definition: DefinitionWatch::new(options.reload.as_ref(), options.until, definition, &extended, lakehouse.storages()),
         watched: Instant::now(),
         source,
     };

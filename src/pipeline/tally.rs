@@ -62,6 +62,10 @@ impl Tally {
         self.update(|inner| inner.progress.records_read = inner.progress.records_committed);
     }
 
+    pub fn added_column(&self) {
+        self.update(|inner| inner.progress.columns_added += 1);
+    }
+
     pub fn layer(&self, layer: &'static str, table: &str) {
         let mut inner = self.lock();
         if !inner.layers.iter().any(|known| known.table == table) {

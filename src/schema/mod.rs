@@ -11,6 +11,7 @@
 //! *Failure*: a change is committed only on the schema that it was worked out on. Batches that others commit meanwhile don't disturb it;
 //! another change of the schema does, and it is told. What is refused has changed nothing.
 
+mod adopt;
 mod change;
 mod describe;
 mod gold;
@@ -19,6 +20,7 @@ mod partitions;
 mod plan;
 mod types;
 
+pub use adopt::{Adopted, adopt, with_added};
 pub use change::{Change, FieldPath, Position};
 pub use describe::{Difference, Entry, FieldLine, difference, fields, history};
 pub use gold::{GoldStep, Redefinition};
@@ -50,14 +52,8 @@ pub async fn apply(table: &LakeTable, kept: &[&str], changes: &[Change]) -> Resu
     if schema.as_struct() == metadata.current_schema().as_struct() {
         return Ok(None);
     }
-    let requirements = vec![
-        TableRequirement::UuidMatch { uuid: metadata.uuid() },
-        TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
-        TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: metadata.last_column_id() },
-        TableRequirement::DefaultSpecIdMatch { default_spec_id: metadata.default_partition_spec_id() },
-    ];
     let updates = vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }];
-    let loaded = commit(table, requirements, updates).await?;
+    let loaded = commit(table, adopt::requirements(metadata), updates).await?;
     Ok(Some(loaded.version.metadata.current_schema().as_ref().clone()))
 }
 

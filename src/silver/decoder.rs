@@ -27,6 +27,9 @@ pub enum Value<'a> {
 pub trait Decoder {
     /// Reads one message and sets the columns that it has a value for. On a fault the row may be half filled.
     fn decode(&mut self, message: &[u8], row: &mut Columns) -> Result<(), Fault>;
+
+    /// The fields of the messages so far that no column reads; those beyond a bound are left out.
+    fn unread(&self) -> Vec<String>;
 }
 
 /// What a decoder has to know of the table.

@@ -39,6 +39,8 @@ pub struct Proposal {
     pub values: u64,
     /// Messages that have the field, but null in it.
     pub nulls: u64,
+    /// Its values leave room for another type.
+    pub is_doubtful: bool,
     /// What a person should look at.
     pub remark: Option<String>,
 }
@@ -78,6 +80,11 @@ struct Seen {
 impl Inference {
     /// Takes a message into account.
     pub fn add(&mut self, message: &[u8]) {
+        self.add_fields(message, |_| true);
+    }
+
+    /// Takes some fields of a message into account.
+    pub fn add_fields(&mut self, message: &[u8], wanted: impl Fn(&str) -> bool) {
         // Their order is that of the message.
         let Ok(fields) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(message) else {
             self.unreadable += 1;
@@ -85,7 +92,7 @@ impl Inference {
         };
         let raw: HashMap<String, &RawValue> = serde_json::from_slice(message).unwrap_or_default();
         self.messages += 1;
-        for field in fields.keys() {
+        for field in fields.keys().filter(|field| wanted(field)) {
             let Some(value) = raw.get(field) else { continue };
             if !self.fields.contains_key(field) {
                 self.order.push(field.clone());
@@ -157,12 +164,13 @@ impl Seen {
 
     fn proposal(&self, field: String) -> Proposal {
         let (column_type, formats, remark) = self.guess();
+        let is_doubtful = remark.is_some();
         let remark = match (remark, is_column_name(&field), RESERVED.iter().find(|name| name.eq_ignore_ascii_case(&field))) {
             (_, _, Some(own)) => Some(format!("{own} is a column of every row: choose another name, and keep the field")),
             (_, false, _) => Some("not every engine takes this name: choose another, and keep the field".to_owned()),
             (remark, ..) => remark,
         };
-        Proposal { field, column_type, formats, values: self.values(), nulls: self.nulls, remark }
+        Proposal { field, column_type, formats, values: self.values(), nulls: self.nulls, is_doubtful, remark }
     }
 
     fn guess(&self) -> (Option<ColumnType>, Vec<String>, Option<String>) {

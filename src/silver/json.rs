@@ -47,6 +47,10 @@ impl Decoder for JsonDecoder {
             (None, Ok(())) => Ok(()),
         }
     }
+
+    fn unread(&self) -> Vec<String> {
+        self.keys.names[self.keys.columns..].iter().map(|name| name.to_string()).collect()
+    }
 }
 
 /// Whether the first character begins an object; if not, what there is instead.
@@ -282,7 +286,7 @@ impl Keys {
     fn other(&self, name: &str) -> Key {
         match self.unknown_fields {
             UnknownFields::Keep => Key::Kept(name.into()),
-            UnknownFields::Ignore | UnknownFields::Reject => Key::Ignored,
+            UnknownFields::Ignore | UnknownFields::Reject | UnknownFields::Add => Key::Ignored,
         }
     }
 }

@@ -29,6 +29,7 @@ mod partitioning;
 mod plan;
 pub mod rejected;
 mod settings;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -40,6 +41,7 @@ pub use plan::SilverPlan;
 pub use settings::{
     ColumnSettings, DeriveSettings, ExpectSettings, OnError, RejectedSettings, ScaleExcess, SilverSettings, UnknownFields,
 };
+pub use strangers::{Stranger, Strangers};
 pub use types::{ColumnType, UnknownType};
 
 use crate::table::RecordTable;

@@ -61,11 +61,16 @@ impl SilverPlan {
         if settings.max_depth == 0 {
             return Err(Error::config("silver.max_depth is 0").hint("1 admits an object of plain values"));
         }
-        if settings.kept_in().is_some() && settings.format == TableFormat::Hive {
-            return Err(Error::config(
-                "silver.unknown_fields = \"keep\" needs a map column, which silver.format = \"hive\" has not",
-            )
-            .hint("use the Iceberg form, or \"ignore\": bronze has the messages as they came"));
+        if settings.format == TableFormat::Hive {
+            let lacks = match settings.unknown_fields {
+                UnknownFields::Keep => "\"keep\" needs a map column, which silver.format = \"hive\" has not",
+                UnknownFields::Add => "\"add\" needs a table that takes columns, which silver.format = \"hive\" does not",
+                UnknownFields::Ignore | UnknownFields::Reject => "",
+            };
+            if !lacks.is_empty() {
+                return Err(Error::config(format!("silver.unknown_fields = {lacks}"))
+                    .hint("use the Iceberg form, or \"ignore\": bronze has the messages as they came"));
+            }
         }
         let declared = settings.columns.iter().map(|column| column.name.as_str()).chain(settings.kept_in());
         names::check(declared.chain(settings.derive.iter().map(|derive| derive.name.as_str())))?;
@@ -139,18 +144,18 @@ impl SilverPlan {
 
     /// Turns records into rows and rejected records. `processing_timestamp_us` is microseconds since 1970.
     pub fn transform(&self, batch: &RawBatch, processing_timestamp_us: i64) -> Result<SilverBatch> {
-        let (mut working, rejections) = self.divide(&batch.records)?;
+        let (mut working, rejections, unread) = self.divide(&batch.records)?;
         let made_at = TimestampMicrosecondArray::from_value(processing_timestamp_us, working.rows.num_rows());
         working.push(&self.arrow_schema, Arc::new(made_at))?;
         let rejected = rejected::batch(&batch.records, rejections, processing_timestamp_us)?;
         debug_assert_eq!(working.rows.num_rows() + rejected.num_rows(), batch.records.num_rows());
-        Ok(SilverBatch { delta: batch.delta.clone(), rows: working.rows, rejected })
+        Ok(SilverBatch { delta: batch.delta.clone(), rows: working.rows, rejected, unread })
     }
 
     /// Rejects every record: each with its reason, and one that this definition would accept because an earlier one rejected it. For
     /// records whose fate was decided, and committed to silver, before they could be committed as rejected.
     pub fn reject_all(&self, batch: &RawBatch, rejected_at_us: i64) -> Result<RecordBatch> {
-        let (working, mut rejections) = self.divide(&batch.records)?;
+        let (working, mut rejections, _) = self.divide(&batch.records)?;
         rejections.extend(working.origins.into_iter().map(|row| {
             let reason = "an earlier definition of silver rejected it; the present one would accept it";
             Rejection { row, fault: Fault { stage: Stage::Definition, field: None, reason: reason.into() } }
@@ -158,10 +163,10 @@ impl SilverPlan {
         rejected::batch(&batch.records, rejections, rejected_at_us)
     }
 
-    /// The records that become rows, but for the time of processing, and what is wrong with the others.
-    fn divide(&self, records: &RecordBatch) -> Result<(Working, Vec<Rejection>)> {
+    /// The records that become rows, but for the time of processing, what is wrong with the others, and the fields that no column reads.
+    fn divide(&self, records: &RecordBatch) -> Result<(Working, Vec<Rejection>, Vec<String>)> {
         let mut rejections = Vec::new();
-        let mut working = self.decode(records, &mut rejections)?;
+        let (mut working, unread) = self.decode(records, &mut rejections)?;
         for derive in &self.derive {
             let values = working.evaluate(derive, Stage::Derive, &mut rejections)?;
             working.push(&self.arrow_schema, values)?;
@@ -170,11 +175,11 @@ impl SilverPlan {
             let holds = working.evaluate(expect, Stage::Expect, &mut rejections)?;
             working.keep_expected(expect, holds.as_boolean(), &mut rejections)?;
         }
-        Ok((working, rejections))
+        Ok((working, rejections, unread))
     }
 
     /// The records that can be decoded, with their coordinates.
-    fn decode(&self, records: &RecordBatch, rejections: &mut Vec<Rejection>) -> Result<Working> {
+    fn decode(&self, records: &RecordBatch, rejections: &mut Vec<Rejection>) -> Result<(Working, Vec<String>)> {
         let messages = record::column::<arrow::array::BinaryArray>(records, VALUE)?;
         let layout = Layout { columns: &self.columns, unknown_fields: self.unknown_fields, max_depth: self.max_depth };
         let mut decoder = (self.format.decoder)(layout);
@@ -204,7 +209,8 @@ impl SilverPlan {
         }
         let mut arrays = coordinates.columns().to_vec();
         arrays.extend(columns.finish()?);
-        Ok(Working { rows: prefix(&self.arrow_schema, arrays, origins.len())?, origins })
+        let unread = if self.unknown_fields == UnknownFields::Add { decoder.unread() } else { Vec::new() };
+        Ok((Working { rows: prefix(&self.arrow_schema, arrays, origins.len())?, origins }, unread))
     }
 
     fn check_size<'m>(&self, message: Option<&'m [u8]>) -> Result<&'m [u8], Fault> {

@@ -28,6 +28,8 @@ pub struct SilverSettings {
     pub unknown_fields: UnknownFields,
     /// With `unknown_fields = "keep"`: the column that has them, a map from a field's name to its value. Default: "unknown_fields".
     pub unknown_fields_column: String,
+    /// With `unknown_fields = "add"`: how many fields may become columns within 24 hours. Default: 10.
+    pub unknown_fields_per_day: usize,
     /// Levels that arrays and objects may be nested, the message's own object included. Default: 128.
     pub max_depth: usize,
     /// A larger message is rejected without being decoded; its bytes are kept. Default: 8 MiB.
@@ -52,6 +54,7 @@ impl Default for SilverSettings {
             message_format: "json".into(),
             unknown_fields: UnknownFields::default(),
             unknown_fields_column: "unknown_fields".into(),
+            unknown_fields_per_day: 10,
             max_depth: 128,
             max_value_bytes: ByteSize::mib(8),
             rejected: RejectedSettings::default(),
@@ -114,6 +117,8 @@ pub enum UnknownFields {
     Reject,
     /// It goes into a map: a text as it is, anything else as the JSON that it was.
     Keep,
+    /// It becomes a column of its own.
+    Add,
 }
 
 /// One column read from the message.

@@ -1,6 +1,7 @@
 //! The whole way of a record as a user walks it: the binary generates, produces, runs, is killed, and runs again; what the tables hold is
 //! computed a second time by Python's csv, json and decimal modules, and read by other engines.
 
+mod added_fields;
 mod completeness;
 mod data_loss;
 mod embedded;

@@ -53,11 +53,20 @@ impl Cluster {
 
     /// Adds sales to the topic, some of them bad.
     pub fn send(&self, rows: u32) {
+        self.send_changed(rows, <[u8]>::to_vec);
+    }
+
+    /// As [`Self::send`], each line as it is changed.
+    pub fn send_changed(&self, rows: u32, change: impl Fn(&[u8]) -> Vec<u8>) {
         let (count, seed) = *self.sent.borrow();
         let (rows_text, seed_text) = (rows.to_string(), (seed + 1).to_string());
         let generate = ["generate", "--rows", &rows_text, "--seed", &seed_text, "--format", "jsonl", "--bad-share", "0.05"];
         self.lake.ok(&[&generate[..], &["--force", "--output", "some.jsonl"]].concat());
+        // Bad ones need not be text.
         let some = fs::read(self.lake.path("some.jsonl")).expect("sales");
+        let lines = some.strip_suffix(b"\n").unwrap_or(&some).split(|byte| *byte == b'\n');
+        let some: Vec<u8> = lines.flat_map(|line| [&change(line)[..], b"\n"].concat()).collect();
+        fs::write(self.lake.path("some.jsonl"), &some).expect("written");
         let mut all =
             fs::OpenOptions::new().create(true).append(true).open(self.lake.path("sales.jsonl")).expect("a file of all sales");
         all.write_all(&some).expect("written");

@@ -175,8 +175,82 @@ async fn gold_gets_another_definition_under_a_running_daemon() {
     }
     assert!(here.log(LOG).matches("the pipeline file defines gold anew").count() >= 2, "{}", here.log(LOG));
     // What the old definition's maintainer says when it ends.
-    here.stop(daemon, LOG, &["about to get another definition", "is to be computed again"]);
+    here.stop(daemon, LOG, &["about to get another definition", "is to be computed again", "failed to write the progress"]);
     here.assert_exact();
     let items = here.lake.query(&format!("SELECT sum(\"Items\") AS n FROM {}", here.lake.table(GOLD)));
     assert_eq!(items[0]["n"].as_i64(), Some(here.count(SILVER)));
+}
+
+/// Of two daemons of a group one maintains gold; whoever does when the table is to have another definition, both follow.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_daemons_follow_another_definition_of_gold() {
+    const LOGS: [&str; 2] = ["one.log", "two.log"];
+    let here = Cluster::new(&["source.kafka.assignment=group", "pipeline.commit_interval=200ms", "gold.0.refresh_interval=1s"]);
+    let metastore = here.metastore().await;
+    here.send(300);
+    let mut daemons = LOGS.map(|log| here.lake.spawn(&["run"], log));
+    for (daemon, log) in daemons.iter_mut().zip(LOGS) {
+        here.wait(daemon, log, "its partitions", async || here.log(log).contains("the group gives partitions")).await;
+    }
+    here.wait_until_level(&metastore, &mut daemons[0], LOGS[0]).await;
+    let file = here.lake.path("pipeline.toml");
+    let text = fs::read_to_string(&file).expect("a pipeline file");
+    let changed = text.replacen("\"Country\", \"PaymentMethod\"", "\"Brand\"", 1);
+    assert_ne!(changed, text, "the preset has other dimensions");
+    fs::write(&file, changed).expect("written");
+    here.lake.ok(&["schema", "plan", "--output", "plan.json"]);
+    here.lake.ok(&["schema", "apply", "plan.json"]);
+    for (daemon, log) in daemons.iter_mut().zip(LOGS) {
+        here.wait(daemon, log, "the definition", async || here.log(log).contains("defines gold anew")).await;
+    }
+    here.send(300);
+    here.wait_until_level(&metastore, &mut daemons[1], LOGS[1]).await;
+    for (daemon, log) in daemons.into_iter().zip(LOGS) {
+        // Partitions change hands, twice.
+        here.stop(daemon, log, &[NOT_WHERE_IT_WAS, "another definition", "failed to write the progress"]);
+    }
+    here.assert_exact();
+}
+
+/// A field becomes a column once, whichever of two daemons is the first to meet it, and both fill it.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_daemons_make_a_column_of_a_field() {
+    const LOGS: [&str; 2] = ["one.log", "two.log"];
+    let here = Cluster::new(&[
+        "source.kafka.assignment=group",
+        "pipeline.commit_interval=200ms",
+        "gold.0.refresh_interval=1s",
+        "silver.unknown_fields=add",
+    ]);
+    let metastore = here.metastore().await;
+    here.send(300);
+    let mut daemons = LOGS.map(|log| here.lake.spawn(&["run"], log));
+    for (daemon, log) in daemons.iter_mut().zip(LOGS) {
+        here.wait(daemon, log, "its partitions", async || here.log(log).contains("the group gives partitions")).await;
+    }
+    here.wait_until_level(&metastore, &mut daemons[0], LOGS[0]).await;
+    let with_coupon = |line: &[u8]| match line.strip_prefix(b"{\"") {
+        Some(rest) => [b"{\"Coupon\":\"C7\",\"", rest].concat(),
+        None => line.to_owned(),
+    };
+    here.send_changed(600, with_coupon);
+    here.wait_until_level(&metastore, &mut daemons[1], LOGS[1]).await;
+    for (daemon, log) in daemons.iter_mut().zip(LOGS) {
+        let follows = async || {
+            let text = here.log(log);
+            text.contains("has become a column") || text.contains("silver has got columns from fields of messages")
+        };
+        // The other one sees it with its next commit, or when it looks.
+        here.wait(daemon, log, "the column", follows).await;
+    }
+    here.send_changed(600, with_coupon);
+    here.wait_until_level(&metastore, &mut daemons[0], LOGS[0]).await;
+    assert_eq!(LOGS.map(|log| here.log(log).matches("has become a column").count()).iter().sum::<usize>(), 1);
+    for (daemon, log) in daemons.into_iter().zip(LOGS) {
+        // Who comes second with the change is told.
+        here.stop(daemon, log, &[NOT_WHERE_IT_WAS, "have become no columns yet"]);
+    }
+    here.assert_exact();
+    let filled = here.lake.query(&format!("SELECT count(\"Coupon\") AS n FROM {}", here.lake.table(SILVER)));
+    assert!(filled[0]["n"].as_i64() > Some(500), "{filled:?}");
 }

@@ -480,7 +480,8 @@ async fn plan(
 
 async fn silver_plan(config: &Config, lakehouse: &Lakehouse, drop_unnamed: bool) -> Result<Plan> {
     let table = open(config, lakehouse, &Target { table: "silver".to_owned() }).await?;
-    let silver = SilverPlan::new(&config.silver)?;
+    // What the table has got by itself is no difference.
+    let silver = SilverPlan::new(&schema::with_added(&config.silver, &table))?;
     let wanted =
         Wanted { schema: silver.schema(), partition_by: silver.partition_by(), kept: &silver::OWN_COLUMNS, drop_unnamed };
     Plan::new(&table, wanted)
