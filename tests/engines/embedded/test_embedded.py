@@ -145,7 +145,8 @@ class Embedded(PythonClients, unittest.TestCase):
         self.go_on_beside_one_row_of_theirs(before)
 
     def test_trino_reads_every_layer_and_writes(self):
-        server = TrinoHere(self.directory / "trino", self.uri)
+        tables = (f"iceberg.datalake.{LAYERS[0]}", f"hive.datalake.{GOLD[0]}")
+        server = TrinoHere(self.directory / "trino", self.uri, tables)
         server.install()
         self.addCleanup(server.stop)
         server.start()

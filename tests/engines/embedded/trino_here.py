@@ -10,9 +10,9 @@ from stacklib.trino import Trino
 
 
 class TrinoHere(Trino):
-    """Everything it writes lies below `root`."""
+    """Everything it writes lies below `root`; it is ready when it reads the tables given, each named with its catalog."""
 
-    def __init__(self, root: Path, metastore_uri: str) -> None:
+    def __init__(self, root: Path, metastore_uri: str, tables: tuple[str, ...]) -> None:
         layout = Layout()
         layout.root = root
         layout.conf, layout.data, layout.logs, layout.run = (root / name for name in ("conf", "data", "logs", "run"))
@@ -23,6 +23,7 @@ class TrinoHere(Trino):
         )
         super().__init__(layout, {self.name: settings.free_ports(1, set())[0]}, {"embedded": metastore})
         self.needs = ()
+        self.probes = tuple(f"select count(*) from {table}" for table in tables)
 
     def configure(self) -> None:
         super().configure()
