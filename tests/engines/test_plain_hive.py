@@ -99,7 +99,8 @@ class PlainHive(WithEngines):
             with self.reading(engine) as table:
                 size, first = ("cardinality", 1) if engine is self.trino else ("size", 0)
                 fields = ", ".join(f"headers[{first}].{engine.column(name)}" for name in ("key", "value", "value_base64"))
-                found = engine.run(f"select {size}(headers), {fields} from {table} where headers is not null limit 1")
+                # Not `is not null`: HiveServer2 3.1.3 takes some lists that are absent for lists, though of size -1.
+                found = engine.run(f"select distinct {size}(headers), {fields} from {table} where {size}(headers) > 0")
                 self.assertEqual(found.rows, [[1, "source", None, base64.b64encode(b"shop \xff").decode()]])
 
     def test_the_bare_files_are_lines_of_json_in_the_order_of_their_commits(self):
