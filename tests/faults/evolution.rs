@@ -1,10 +1,22 @@
 //! Columns that change by `lakesmith schema` while a daemon runs and records come.
 
 use std::fs;
+use std::process::Child;
 
 use super::cluster::{BRONZE, Cluster, GOLD, NOT_WHERE_IT_WAS, REJECTED, SILVER, signal};
 
 const LOG: &str = "daemon.log";
+/// Of two daemons of a group.
+const LOGS: [&str; 2] = ["one.log", "two.log"];
+
+/// Starts them, and waits until each has partitions.
+async fn group_of_two(here: &Cluster) -> [Child; 2] {
+    let mut daemons = LOGS.map(|log| here.lake.spawn(&["run"], log));
+    for (daemon, log) in daemons.iter_mut().zip(LOGS) {
+        here.wait(daemon, log, "its partitions", async || here.log(log).contains("the group gives partitions")).await;
+    }
+    daemons
+}
 
 /// The last line of what a command prints.
 fn last(text: &str) -> &str {
@@ -102,14 +114,10 @@ async fn columns_change_under_a_running_daemon() {
 /// Two daemons of a group take up a renamed column, file first: neither stops, and every row has its value.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_daemons_follow_a_rename() {
-    const LOGS: [&str; 2] = ["one.log", "two.log"];
     let here = Cluster::new(&["source.kafka.assignment=group", "pipeline.commit_interval=200ms", "gold.0.refresh_interval=1s"]);
     let metastore = here.metastore().await;
     here.send(300);
-    let mut daemons = LOGS.map(|log| here.lake.spawn(&["run"], log));
-    for (daemon, log) in daemons.iter_mut().zip(LOGS) {
-        here.wait(daemon, log, "its partitions", async || here.log(log).contains("the group gives partitions")).await;
-    }
+    let mut daemons = group_of_two(&here).await;
     here.send(300);
     here.wait_until_level(&metastore, &mut daemons[0], LOGS[0]).await;
 
@@ -184,14 +192,10 @@ async fn gold_gets_another_definition_under_a_running_daemon() {
 /// Of two daemons of a group one maintains gold; whoever does when the table is to have another definition, both follow.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_daemons_follow_another_definition_of_gold() {
-    const LOGS: [&str; 2] = ["one.log", "two.log"];
     let here = Cluster::new(&["source.kafka.assignment=group", "pipeline.commit_interval=200ms", "gold.0.refresh_interval=1s"]);
     let metastore = here.metastore().await;
     here.send(300);
-    let mut daemons = LOGS.map(|log| here.lake.spawn(&["run"], log));
-    for (daemon, log) in daemons.iter_mut().zip(LOGS) {
-        here.wait(daemon, log, "its partitions", async || here.log(log).contains("the group gives partitions")).await;
-    }
+    let mut daemons = group_of_two(&here).await;
     here.wait_until_level(&metastore, &mut daemons[0], LOGS[0]).await;
     let file = here.lake.path("pipeline.toml");
     let text = fs::read_to_string(&file).expect("a pipeline file");
@@ -215,7 +219,6 @@ async fn two_daemons_follow_another_definition_of_gold() {
 /// A field becomes a column once, whichever of two daemons is the first to meet it, and both fill it.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_daemons_make_a_column_of_a_field() {
-    const LOGS: [&str; 2] = ["one.log", "two.log"];
     let here = Cluster::new(&[
         "source.kafka.assignment=group",
         "pipeline.commit_interval=200ms",
@@ -224,10 +227,7 @@ async fn two_daemons_make_a_column_of_a_field() {
     ]);
     let metastore = here.metastore().await;
     here.send(300);
-    let mut daemons = LOGS.map(|log| here.lake.spawn(&["run"], log));
-    for (daemon, log) in daemons.iter_mut().zip(LOGS) {
-        here.wait(daemon, log, "its partitions", async || here.log(log).contains("the group gives partitions")).await;
-    }
+    let mut daemons = group_of_two(&here).await;
     here.wait_until_level(&metastore, &mut daemons[0], LOGS[0]).await;
     let with_coupon = |line: &[u8]| match line.strip_prefix(b"{\"") {
         Some(rest) => [b"{\"Coupon\":\"C7\",\"", rest].concat(),

@@ -3,21 +3,21 @@
 mod gold;
 mod infer;
 mod look;
+mod plan;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use iceberg::TableIdent;
-use serde::{Deserialize, Serialize};
 
 use crate::bronze;
 use crate::catalog::Lakehouse;
 use crate::cli::Outcome;
 use crate::cli::global::GlobalArguments;
-use crate::cli::page::{self, Page};
+use crate::cli::page;
 use crate::config::Config;
-use crate::error::{Context, Error, Result};
-use crate::schema::{self, Change, FieldPath, PartitionChange, Plan, Position, Redefinition, Verdict, Wanted};
-use crate::silver::{self, SilverPlan, rejected};
+use crate::error::{Error, Result};
+use crate::schema::{self, Change, FieldPath, PartitionChange, Position};
+use crate::silver::{self, rejected};
 use crate::table::{LakeTable, TableFormat};
 
 /// Show a table's columns and their history; change columns, partitioning, properties
@@ -30,7 +30,7 @@ Examples:
   lakesmith schema rename-column silver SellerID Seller
   lakesmith schema widen-column silver Quantity long
   lakesmith schema partition replace silver Month \"month(OrderDate)\"
-  lakesmith schema plan --output plan.json     what leads silver to the pipeline file's definition
+  lakesmith schema plan --output plan.json     what leads silver and gold to the pipeline file
 
 A table is named by its layer (bronze, silver, rejected) or by its name, and is an Iceberg table. A field
 in a column is named by its path: address.city, items.element.price, labels.value.
@@ -324,9 +324,9 @@ async fn act(config: &Config, lakehouse: &Lakehouse, action: TableAction) -> Res
         TableAction::History { target } => look::history(&open(config, lakehouse, &target).await?),
         TableAction::Diff { target, from, to } => look::diff(&open(config, lakehouse, &target).await?, from, to)?,
         TableAction::Plan { drop, backfill, output } => {
-            return plan(config, lakehouse, drop, backfill, output.as_deref()).await;
+            return plan::plan(config, lakehouse, drop, backfill, output.as_deref()).await;
         }
-        TableAction::Apply { plan } => return apply(config, lakehouse, &plan).await,
+        TableAction::Apply { plan } => return plan::apply(config, lakehouse, &plan).await,
         TableAction::AddColumn { target, name: path, field_type, place, doc } => {
             let change = Change::Add { path, field_type, doc, position: place.position() };
             changed(config, lakehouse, &target, change).await?
@@ -436,89 +436,6 @@ async fn changed(config: &Config, lakehouse: &Lakehouse, target: &Target, change
         _ => {}
     }
     Ok(report(table, &before, &after))
-}
-
-/// What `schema plan` writes, and `schema apply` reads.
-#[derive(Debug, Serialize, Deserialize)]
-struct PlanFile {
-    /// None where silver is no Iceberg table, or nothing is to be done.
-    silver: Option<Plan>,
-    gold: Vec<Redefinition>,
-}
-
-async fn plan(
-    config: &Config,
-    lakehouse: &Lakehouse,
-    drop_unnamed: bool,
-    backfill: bool,
-    output: Option<&Path>,
-) -> Result<Outcome> {
-    let silver = match config.silver.format {
-        TableFormat::Iceberg => Some(silver_plan(config, lakehouse, drop_unnamed).await?).filter(|plan| !plan.steps.is_empty()),
-        TableFormat::Hive => None,
-    };
-    let plan = PlanFile { silver, gold: gold::plan(config, lakehouse, backfill).await? };
-    if plan.silver.is_none() && plan.gold.is_empty() {
-        page::print("the tables are what the pipeline file says: nothing to do")?;
-        return Ok(Outcome::Done);
-    }
-    let mut texts = Vec::new();
-    if let Some(silver) = &plan.silver {
-        texts.push(steps(&silver.table, silver.steps.iter().map(|step| (&step.what, &step.verdict))));
-    }
-    for gold in &plan.gold {
-        texts.push(steps(&gold.name(), gold.steps.iter().map(|step| (&step.what, &step.verdict))));
-    }
-    page::print(&texts.join("\n"))?;
-    if let Some(file) = output {
-        let text = serde_json::to_string_pretty(&plan).map_err(|error| Error::failed("the plan is not JSON").caused_by(error))?;
-        std::fs::write(file, text + "\n").with_context(|| format!("the plan cannot be written to {}", file.display()))?;
-    }
-    let refused = plan.silver.as_ref().and_then(Plan::refusal).or_else(|| plan.gold.iter().find_map(Redefinition::refusal));
-    Ok(if refused.is_some() { Outcome::Differences } else { Outcome::Done })
-}
-
-async fn silver_plan(config: &Config, lakehouse: &Lakehouse, drop_unnamed: bool) -> Result<Plan> {
-    let table = open(config, lakehouse, &Target { table: "silver".to_owned() }).await?;
-    // What the table has got by itself is no difference.
-    let silver = SilverPlan::new(&schema::with_added(&config.silver, &table))?;
-    let wanted =
-        Wanted { schema: silver.schema(), partition_by: silver.partition_by(), kept: &silver::OWN_COLUMNS, drop_unnamed };
-    Plan::new(&table, wanted)
-}
-
-/// A table of steps, and what each means for readers.
-fn steps<'a>(table: &str, steps: impl Iterator<Item = (&'a String, &'a Verdict)>) -> String {
-    let mut page = Page::new(["step", table, "what it means"]).right([0]);
-    for (number, (what, verdict)) in steps.enumerate() {
-        page.row([(number + 1).to_string(), what.clone(), verdict.to_string()]);
-    }
-    page.to_string()
-}
-
-async fn apply(config: &Config, lakehouse: &Lakehouse, file: &Path) -> Result<Outcome> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Error::config(format!("the plan {} cannot be read", file.display())).caused_by(error))?;
-    let plan: PlanFile = serde_json::from_str(&text)
-        .map_err(|error| Error::config(format!("{} is no plan of `lakesmith schema plan`", file.display())).caused_by(error))?;
-    let mut gold_plans = Vec::new();
-    for redefinition in &plan.gold {
-        gold_plans.push(gold::ensure_applicable(config, lakehouse, redefinition)?);
-    }
-    if let Some(plan) = &plan.silver {
-        let Opened { mut table, kept, .. } = open_for_change(config, lakehouse, &Target { table: plan.table.clone() }).await?;
-        let kept: Vec<&str> = kept.iter().map(String::as_str).collect();
-        plan.apply(&mut table, &kept, |step, before| {
-            page::note(&format!("{} {}", if before { "was done:" } else { "done:" }, step.what));
-        })
-        .await?;
-    }
-    for (redefinition, gold_plan) in plan.gold.iter().zip(gold_plans) {
-        gold::apply(config, lakehouse, redefinition, gold_plan).await?;
-    }
-    let names = plan.silver.iter().map(|plan| plan.table.clone()).chain(plan.gold.iter().map(Redefinition::name));
-    page::print(&format!("what the plan says is true of {}", names.collect::<Vec<_>>().join(", ")))?;
-    Ok(Outcome::Done)
 }
 
 fn report(table: &LakeTable, before: &iceberg::spec::Schema, after: &iceberg::spec::Schema) -> String {
