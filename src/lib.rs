@@ -30,3 +30,9 @@ pub mod telemetry;
 pub mod error;
 
 pub use error::{Context, Error, Kind, Result};
+
+/// The clone that is tested, which need not be the one that was compiled in: build results may come from another one.
+#[cfg(test)]
+fn repository() -> std::path::PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), Into::into)
+}

@@ -59,12 +59,8 @@ struct HealthCheck {
     _start_period: Option<String>,
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 fn text(file: impl AsRef<Path>) -> String {
-    let path = root().join(file);
+    let path = crate::repository().join(file);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -168,7 +164,7 @@ fn every_mounted_file_is_there_and_every_volume_is_declared() {
             assert!(target.starts_with('/'), "{name}: {volume}");
             match source.strip_prefix("./") {
                 Some(path) => {
-                    assert!(root().join(path).exists(), "{name} mounts {path}, which is not there");
+                    assert!(crate::repository().join(path).exists(), "{name} mounts {path}, which is not there");
                     assert!(target.ends_with(":ro"), "{name} may write to {path}");
                 }
                 None => used.push(source.to_owned()),
@@ -204,7 +200,7 @@ fn lakesmith_does_not_run_as_root() {
 
 #[test]
 fn site_files_are_well_formed() {
-    let files = std::fs::read_dir(root().join("hive/conf")).unwrap().map(|entry| entry.unwrap().path());
+    let files = std::fs::read_dir(crate::repository().join("hive/conf")).unwrap().map(|entry| entry.unwrap().path());
     let files: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|extension| extension == "xml")).collect();
     assert_eq!(files.len(), 3);
     for file in files {
@@ -213,7 +209,7 @@ fn site_files_are_well_formed() {
 }
 
 fn property(file: &str, name: &str) -> String {
-    let found = properties(&root().join(file)).remove(name);
+    let found = properties(&crate::repository().join(file)).remove(name);
     found.unwrap_or_else(|| panic!("{file} has no {name}"))
 }
 

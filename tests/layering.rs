@@ -5,12 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// The modules in the order of `src/lib.rs`.
 fn module_order() -> Vec<String> {
-    let lib = fs::read_to_string(root().join("src/lib.rs")).expect("src/lib.rs");
+    let lib = fs::read_to_string(crate::repository().join("src/lib.rs")).expect("src/lib.rs");
     lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).map(str::to_owned).collect()
-}
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -26,7 +22,7 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
 
 /// The top-level module that a source file belongs to; none for `lib.rs` and `main.rs`.
 fn module_of(file: &Path) -> Option<String> {
-    let inside = file.strip_prefix(root().join("src")).ok()?;
+    let inside = file.strip_prefix(crate::repository().join("src")).ok()?;
     let first = inside.components().next()?.as_os_str().to_str()?;
     let module = first.strip_suffix(".rs").unwrap_or(first);
     (!matches!(module, "lib" | "main")).then(|| module.to_owned())
@@ -70,7 +66,7 @@ fn imports_point_down_the_module_list() {
     assert!(order.len() > 10, "the module list of src/lib.rs was not understood: {order:?}");
     let rank = |module: &str| order.iter().position(|known| known == module);
     let mut files = Vec::new();
-    rust_files(&root().join("src"), &mut files);
+    rust_files(&crate::repository().join("src"), &mut files);
     let mut wrong = Vec::new();
     for file in files {
         let Some(module) = module_of(&file) else { continue };

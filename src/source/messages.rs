@@ -270,7 +270,6 @@ pub fn is_json_number(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
 
     use proptest::prelude::*;
 
@@ -330,7 +329,7 @@ mod tests {
     /// The real file's rows, where the workspace has them: 20 keys in order, and numbers that equal their cells digit by digit.
     #[test]
     fn the_real_sample_becomes_messages_of_twenty_keys() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/amazon_sales_sample.csv");
+        let path = crate::repository().join("../shared/data/amazon_sales_sample.csv");
         let Ok(text) = std::fs::read_to_string(path) else { return };
         let mut lines = text.lines();
         let header = lines.next().unwrap();

@@ -121,7 +121,7 @@ impl Lake {
 
 /// What the tables must hold: the reference computed from `input`, given by `--messages`, `--csv` or `--dump`.
 pub fn expected(form: &str, input: &Path) -> Value {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/expected.py");
+    let script = crate::repository().join("tests/reference/expected.py");
     let output = Command::new("python3").arg(script).arg(form).arg(input).output().expect("python3 starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("the reference prints JSON")

@@ -160,7 +160,7 @@ pub fn spark(statements: &[String]) -> Vec<Value> {
 
 /// Spark's answers to statements, through the metastore of this version.
 pub fn spark_on(metastore: &str, statements: &[String]) -> Vec<Value> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stack/spark_sql.py");
+    let script = crate::repository().join("tests/stack/spark_sql.py");
     let output = Command::new(script).args(["--metastore", metastore]).args(statements).output().expect("spark_sql.py starts");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));

@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -134,7 +133,7 @@ struct Spark {
 
 impl Spark {
     fn start() -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stack/spark_sql.py");
+        let script = crate::repository().join("tests/stack/spark_sql.py");
         let mut process = Command::new(script)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

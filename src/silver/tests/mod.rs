@@ -3,7 +3,6 @@
 mod properties;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::builder::{BinaryBuilder, ListBuilder, StructBuilder};
@@ -143,7 +142,7 @@ fn the_preset_makes_the_table_that_the_design_names() {
 /// the reason.
 #[test]
 fn every_message_of_the_corpus_is_rejected_for_its_reason() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/bad_messages");
+    let folder = crate::repository().join("tests/corpus/bad_messages");
     let expected = std::fs::read_to_string(folder.join("expected.tsv")).unwrap();
     let plan = SilverPlan::new(&preset()).unwrap();
     let mut files = 0;

@@ -1,6 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -98,7 +97,7 @@ fn every_amount_is_exact_and_their_sum_is_that_of_the_data_set() {
 /// The real file's rows, where the workspace has them, obey the rules by which rows are made.
 #[test]
 fn the_real_sample_could_have_come_from_here() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/amazon_sales_sample.csv");
+    let path = crate::repository().join("../shared/data/amazon_sales_sample.csv");
     let Ok(text) = std::fs::read_to_string(path) else { return };
     let mut lines = text.lines();
     assert_eq!(lines.next().unwrap(), COLUMNS.join(","));
