@@ -45,7 +45,7 @@ use iceberg::{MetadataLocation, NamespaceIdent, Runtime, TableCreation, TableIde
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
-use crate::metastore::{CompareAndSwap, HiveDatabase, HiveTable, Metastore, MetastoreError};
+use crate::metastore::{CompareAndSwap, DeleteData, HiveDatabase, HiveTable, Metastore, MetastoreError};
 use crate::retry::RetrySettings;
 use crate::storage::{StorageError, Storages};
 
@@ -180,6 +180,20 @@ impl HiveCatalog {
         self.write_version(&version).await?;
         let entry = entry::new_entry(ident, self.metastore().user(), &version, comment);
         self.enter(ident, entry, version).await
+    }
+
+    /// Creates a table that begins with the metadata given; its database must exist. Fails if the name is taken.
+    pub(crate) async fn create_from(&self, ident: &TableIdent, metadata: TableMetadata, comment: &str) -> Result<Loaded> {
+        let version = first_version(metadata);
+        self.write_version(&version).await?;
+        let entry = entry::new_entry(ident, self.metastore().user(), &version, Some(comment));
+        self.enter(ident, entry, version).await
+    }
+
+    /// Removes a table's entry; the files stay.
+    pub(crate) async fn drop_entry(&self, ident: &TableIdent) -> Result<()> {
+        let dropped = self.metastore().drop_table(&ident.namespace().to_url_string(), ident.name(), DeleteData::No).await;
+        dropped.with_context(|| format!("failed to drop table {ident}"))
     }
 
     /// The Iceberg tables of a database, by name.

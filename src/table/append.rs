@@ -284,7 +284,7 @@ enum Merging {
 }
 
 /// The snapshot id of a batch: the same for every attempt, from its commit id.
-fn snapshot_id(commit_id: Uuid) -> i64 {
+pub(super) fn snapshot_id(commit_id: Uuid) -> i64 {
     let (high, low) = commit_id.as_u64_pair();
     ((high ^ low) & i64::MAX as u64) as i64
 }

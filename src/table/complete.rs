@@ -1,16 +1,11 @@
 //! Up to which time a table is complete, as it says itself; and the change of metadata alone that says so while no records come.
 //!
-//! *Invariants*: the change is applied only to a version that stands at the offsets that the time was worked out for. It makes no
-//! snapshot, and the metadata files that it pushes out of the table's log are deleted as those of a batch are.
+//! *Invariants*: the change is applied only to a version that stands at the offsets that the time was worked out for. It makes no snapshot.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-
-use iceberg::spec::TableMetadata;
 
 use super::LakeTable;
 use super::progress::{self, Ancestry, Progress};
-use super::upkeep::Dropped;
 use crate::catalog::{CommitOutcome, Rejection, Version};
 use crate::checkpoint::PartitionId;
 use crate::completeness::{Completeness, covers, keep_later};
@@ -56,7 +51,6 @@ impl LakeTable {
         let expected = self.checkpoint()?;
         let ident = self.ident().clone();
         let derived = completeness.partitions.is_empty();
-        let dropped = Mutex::new(Dropped::default());
         let change = |version: &Version| {
             let found =
                 Progress::read(&version.metadata).and_then(|found| found.checkpoint(&ident)).map_err(Rejection::Refused)?;
@@ -68,24 +62,12 @@ impl LakeTable {
                 notes.remove(crate::completeness::PARTITION_TIMES);
             }
             keep_later(&mut notes, version.metadata.properties());
-            let builder = version.metadata.as_ref().clone().into_builder(Some(version.location.clone()));
-            let mut built = builder.set_properties(notes)?.build()?;
-            let mut files = Dropped::default();
-            files.log(&built.metadata, std::mem::take(&mut built.expired_metadata_logs));
-            if let Ok(mut dropped) = dropped.lock() {
-                *dropped = files;
-            }
-            Ok(built)
+            Ok(version.metadata.as_ref().clone().into_builder(Some(version.location.clone())).set_properties(notes)?)
         };
-        match self.catalog().commit_with(&ident, change).await {
-            CommitOutcome::Committed(_) => {}
+        match self.commit_change(change).await? {
             CommitOutcome::Rejected(Rejection::Moved { found: Some(_) }) => return Ok(Stated::Moved),
-            outcome => drop(outcome.into_result(&ident)?),
+            outcome => outcome.into_result(&ident)?,
         }
-        self.refresh().await?;
-        let dropped = dropped.into_inner().unwrap_or_default();
-        let metadata: &TableMetadata = self.metadata();
-        dropped.delete(self.catalog().storages(), self.catalog().file_io(), metadata).await;
         Ok(Stated::Yes)
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn read(
     Ok(files.try_buffer_unordered(at_once).try_flatten_unordered(at_once).boxed())
 }
 
-async fn read_file(reader: ArrowReader, mut task: FileScanTask, late: Arc<[i32]>) -> Result<ArrowRecordBatchStream> {
+pub(super) async fn read_file(reader: ArrowReader, mut task: FileScanTask, late: Arc<[i32]>) -> Result<ArrowRecordBatchStream> {
     match begin(&reader, &task).await {
         Err(error) if error.to_string().contains(CANNOT_BE_MADE) => {}
         begun => return begun,

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt};
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile, ManifestContentType, ManifestFile, ManifestList, ManifestListWriter, ManifestWriter, ManifestWriterBuilder,
-    PartitionSpec, Snapshot, TableMetadata,
+    DataFile, Manifest, ManifestContentType, ManifestFile, ManifestList, ManifestListWriter, ManifestWriter,
+    ManifestWriterBuilder, PartitionSpec, Snapshot, TableMetadata,
 };
 
 use super::upkeep::{UpkeepSettings, unreadable};
@@ -133,6 +133,45 @@ pub(super) async fn merge(
     }
     if entries == 0 {
         return Ok(None);
+    }
+    let written = writer.write_manifest_file().await;
+    Ok(Some(written.with_context(|| format!("failed to write manifest {location}"))?))
+}
+
+/// The files that left a table, each with the partition spec that it was written for.
+#[derive(Default)]
+pub(super) struct Gone {
+    pub files: Vec<(i32, DataFile)>,
+}
+
+/// Writes a manifest anew, with the files marked as deleted that `goes` names by their paths. None, with nothing written, if it has none.
+#[expect(clippy::too_many_arguments, reason = "where to write, what, and what was found")]
+pub(super) async fn without(
+    output: &FileIO,
+    location: &str,
+    metadata: &TableMetadata,
+    snapshot_id: i64,
+    manifest: &ManifestFile,
+    loaded: &Manifest,
+    goes: &impl Fn(&str) -> bool,
+    gone: &mut Gone,
+) -> Result<Option<ManifestFile>> {
+    let alive = || loaded.entries().iter().filter(|entry| entry.is_alive());
+    if !alive().any(|entry| goes(entry.data_file().file_path())) {
+        return Ok(None);
+    }
+    let spec_id = manifest.partition_spec_id;
+    let mut writer = writer(output, location, metadata, snapshot_id, spec_id)?;
+    for entry in alive() {
+        let missing = || Error::failed(format!("an entry of {} has no snapshot or sequence number", manifest.manifest_path));
+        let (added_by, sequence_number) = entry.snapshot_id().zip(entry.sequence_number()).ok_or_else(missing)?;
+        let file = entry.data_file().clone();
+        if goes(file.file_path()) {
+            gone.files.push((spec_id, file.clone()));
+            writer.add_delete_file(file, sequence_number, entry.file_sequence_number)?;
+        } else {
+            writer.add_existing_file(file, added_by, sequence_number, entry.file_sequence_number)?;
+        }
     }
     let written = writer.write_manifest_file().await;
     Ok(Some(written.with_context(|| format!("failed to write manifest {location}"))?))

@@ -16,6 +16,7 @@
 
 mod append;
 mod arrow_types;
+mod change;
 mod complete;
 mod contents;
 mod late_columns;
@@ -24,9 +25,11 @@ mod manifests;
 pub mod offsets;
 mod progress;
 mod records;
+mod replace;
 mod scan;
 mod spec;
 mod summary;
+mod twin;
 mod upkeep;
 mod writer;
 
@@ -37,6 +40,7 @@ pub use progress::{COMMIT_ID, Progress, REJECTED_POSITIONS, WRITER, ensure_same_
 #[cfg(test)]
 pub(crate) use records::prepare_logged;
 pub use records::{RecordFiles, RecordPreparation, RecordPrepared, RecordSpec, RecordTable, RecordWriter, TableFormat};
+pub use replace::{Replaced, Replacement, RowCounts, TableFile};
 pub use scan::{OffsetRanges, Records};
 pub use spec::{TableSpec, partition_name};
 pub use upkeep::UpkeepSettings;

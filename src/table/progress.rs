@@ -41,6 +41,8 @@ const TOPIC_ID: &str = "lakesmith.topic-id";
 const CLUSTER_ID: &str = "lakesmith.cluster-id";
 const INPUT_TABLE_UUID: &str = "lakesmith.input-table-uuid";
 const INPUT_SNAPSHOT: &str = "lakesmith.input-snapshot";
+/// The commit id of the last replacement of rows, which may have left the history by now.
+pub(super) const REPLACEMENT: &str = "lakesmith.replacement";
 /// Set by `lakesmith offsets`: the newest snapshot of ours (or `none`) that the positions were set over.
 const POSITIONS_SET_OVER: &str = "lakesmith.positions-set-over";
 const NONE: &str = "none";
@@ -147,6 +149,23 @@ pub(crate) fn marks(
     removed.push(POSITIONS_SET_OVER.to_owned());
     removed.retain(|key| current.contains_key(key));
     Ok(Marks { summary, properties: both, removed })
+}
+
+/// The marks of a replacement of rows after which the table stands at `after`: where it stood, with other counts.
+pub(super) fn replacement_marks(
+    after: &Checkpoint,
+    commit_id: Uuid,
+    extra: &BTreeMap<String, String>,
+    current: &HashMap<String, String>,
+) -> Marks {
+    let mut properties = position_marks(after);
+    let mut summary = properties.clone();
+    summary.insert(COMMIT_ID.to_owned(), commit_id.to_string());
+    summary.extend(extra.iter().map(|(key, value)| (key.clone(), value.clone())));
+    // The newest batch's commit id stays the table's: whoever lost its answer asks for that one.
+    properties.insert(REPLACEMENT.to_owned(), commit_id.to_string());
+    let removed = current.contains_key(POSITIONS_SET_OVER).then(|| POSITIONS_SET_OVER.to_owned());
+    Marks { summary, properties, removed: removed.into_iter().collect() }
 }
 
 /// A note by topic partition of a batch, with what the table notes of partitions that the batch has nothing of; empty for none.

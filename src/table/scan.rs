@@ -5,7 +5,7 @@
 //! field id: the iceberg crate resolves names in the snapshot's schema, where a column that was renamed since still has its old name, and
 //! one that was added since is missing. They come back under the names that were asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
@@ -13,8 +13,10 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Fields, Int32Type, Int64Type, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use iceberg::arrow::ArrowReader;
 use iceberg::expr::{Bind, Predicate, Reference};
 use iceberg::metadata_columns::RESERVED_COL_NAME_FILE;
+use iceberg::scan::FileScanTask;
 use iceberg::spec::{Datum, Snapshot};
 
 use super::arrow_types::retype;
@@ -127,6 +129,51 @@ impl LakeTable {
     }
 }
 
+/// Reads data files of one snapshot one by one, with the deletes applied that other engines wrote for them.
+pub(super) struct FileReader {
+    layout: Layout,
+    reader: ArrowReader,
+    late: Arc<[i32]>,
+    tasks: HashMap<String, FileScanTask>,
+    table: String,
+}
+
+impl FileReader {
+    /// The rows of a file of the snapshot.
+    pub async fn read(&self, path: &str) -> Result<Records> {
+        let failed = || format!("failed to read {path} of table {}", self.table);
+        let task =
+            self.tasks.get(path).cloned().ok_or_else(|| Error::failed("it is no file of the snapshot").context(failed()))?;
+        let batches = late_columns::read_file(self.reader.clone(), task, self.late.clone()).await;
+        let (layout, failed) = (self.layout.clone(), failed());
+        let batches = batches.map_err(unreadable).with_context(|| failed.clone())?;
+        let arranged = batches.map(move |batch| {
+            layout.arrange(&without_file_column(batch.map_err(|error| unreadable(error).context(failed.clone()))?))
+        });
+        Ok(arranged.boxed())
+    }
+}
+
+impl LakeTable {
+    /// Reads files of the current snapshot, in the columns given or all.
+    pub(super) async fn file_reader(&self, columns: Option<&[&str]>) -> Result<FileReader> {
+        let failed = || format!("failed to read table {}", self.ident());
+        let snapshot = self.metadata().current_snapshot().ok_or_else(|| Error::failed("it has no snapshot").context(failed()))?;
+        let layout = Layout::new(self, snapshot, columns)?;
+        let mut read: Vec<String> = layout.columns.iter().flatten().cloned().collect();
+        layout.order(&mut read);
+        read.push(RESERVED_COL_NAME_FILE.to_owned());
+        let late = late_columns::late(self.metadata(), &layout.snapshot_schema, &read).into();
+        let table = self.to_iceberg()?;
+        let scan = table.scan().select(read).build().with_context(failed)?;
+        let tasks = scan.plan_files().await.map_err(unreadable).with_context(failed)?;
+        let tasks: Vec<FileScanTask> = tasks.try_collect().await.map_err(unreadable).with_context(failed)?;
+        let tasks = tasks.into_iter().map(|task| (task.data_file_path.clone(), task)).collect();
+        let reader = table.reader_builder().with_batch_size(batch_rows(snapshot)).with_data_file_concurrency_limit(1).build();
+        Ok(FileReader { layout, reader, late, tasks, table: self.ident().to_string() })
+    }
+}
+
 /// Rows of one batch, so that large messages don't fill the memory.
 fn batch_rows(snapshot: &Snapshot) -> usize {
     let count = |key: &str| snapshot.summary().additional_properties.get(key).and_then(|count| count.parse::<u64>().ok());
@@ -138,6 +185,7 @@ fn batch_rows(snapshot: &Snapshot) -> usize {
 }
 
 /// How the columns that were asked for are found in what the snapshot has.
+#[derive(Clone)]
 struct Layout {
     target: ArrowSchemaRef,
     /// For each target column its name in the snapshot's schema; none where the snapshot doesn't have it yet.

@@ -1,4 +1,4 @@
-//! Random histories of changes and batches against a model: whatever becomes of a table's columns, each row keeps the values of its fields.
+//! Random histories of changes, batches and replacements against a model: whatever becomes of a table's columns, each row keeps the values of its fields.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use lakesmith::checkpoint::OffsetRange;
 use lakesmith::query::{QuerySession, QuerySettings};
 use lakesmith::schema::{self, Change, FieldPath, Position};
 use lakesmith::storage::CloseBarrier;
-use lakesmith::table::{Append, LakeTable, Preparation, TableSpec, WriterSettings};
+use lakesmith::table::{Append, LakeTable, Preparation, Replacement, TableSpec, WriterSettings};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use uuid::Uuid;
@@ -32,6 +32,13 @@ enum Step {
     Append {
         rows: u8,
         without: u8,
+    },
+    /// Rows of a stretch of offsets are replaced by rows with the columns of now, but for one; some get none.
+    Replace {
+        from: u8,
+        rows: u8,
+        without: u8,
+        thinned: u8,
     },
     Add {
         kind: u8,
@@ -55,6 +62,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (1u8..20, any::<u8>()).prop_map(|(rows, without)| Step::Append { rows, without }),
+        2 => (any::<u8>(), 1u8..30, any::<u8>(), 2u8..5)
+            .prop_map(|(from, rows, without, thinned)| Step::Replace { from, rows, without, thinned }),
         3 => (any::<u8>(), any::<bool>()).prop_map(|(kind, first)| Step::Add { kind, first }),
         2 => any::<u8>().prop_map(|at| Step::Rename { at }),
         1 => any::<u8>().prop_map(|at| Step::Drop { at }),
@@ -111,38 +120,41 @@ fn whole(values: &ArrayRef) -> Vec<Option<i64>> {
     values.as_primitive::<Int64Type>().iter().collect()
 }
 
-/// Which fields each written row had, by offset; and what each snapshot was like.
+/// Which fields each row has, by offset.
+type Rows = BTreeMap<i64, Vec<i32>>;
+
+/// The rows of now; and what each snapshot was like.
 #[derive(Default)]
 struct Model {
-    rows: BTreeMap<i64, Vec<i32>>,
+    rows: Rows,
     snapshots: Vec<Written>,
 }
 
-/// A snapshot, the columns of then with their ids, and the rows up to it.
+/// A snapshot, the columns of then with their ids, and its rows.
 struct Written {
     snapshot_id: i64,
     columns: Vec<(String, i32)>,
-    end: i64,
+    rows: Rows,
 }
 
-impl Model {
-    fn wanted(&self, id: i32, offset: i64) -> Option<i64> {
-        self.rows[&offset].contains(&id).then(|| value(id, offset))
-    }
+fn wanted(rows: &Rows, id: i32, offset: i64) -> Option<i64> {
+    rows[&offset].contains(&id).then(|| value(id, offset))
+}
 
-    fn check(&self, batches: &[RecordBatch], columns: &[(String, i32)], end: i64) {
-        let mut seen = 0;
-        for batch in batches {
-            let offsets = batch.column_by_name("offset").unwrap().as_primitive::<Int64Type>().values().to_vec();
-            seen += offsets.len() as i64;
-            for (name, id) in columns {
-                let found = whole(batch.column_by_name(name).unwrap());
-                let wanted: Vec<_> = offsets.iter().map(|offset| self.wanted(*id, *offset)).collect();
-                assert_eq!(found, wanted, "{name}");
-            }
+/// Each row is there once, with the values of its fields.
+fn check(rows: &Rows, batches: &[RecordBatch], columns: &[(String, i32)]) {
+    let mut seen = Vec::new();
+    for batch in batches {
+        let offsets = batch.column_by_name("offset").unwrap().as_primitive::<Int64Type>().values().to_vec();
+        for (name, id) in columns {
+            let found = whole(batch.column_by_name(name).unwrap());
+            let wanted: Vec<_> = offsets.iter().map(|offset| wanted(rows, *id, *offset)).collect();
+            assert_eq!(found, wanted, "{name}");
         }
-        assert_eq!(seen, end);
+        seen.extend(offsets);
     }
+    seen.sort_unstable();
+    assert_eq!(seen, rows.keys().copied().collect::<Vec<_>>());
 }
 
 /// The columns that may change, with their ids.
@@ -171,6 +183,15 @@ async fn play(lake: &Lake, steps: &[Step]) {
             Step::Append { rows, without } => {
                 let left_out = chosen(without).map(|path| path.to_string()).filter(|_| without % 3 == 0);
                 end = write(&mut table, &mut model, end, i64::from(*rows), left_out).await;
+                continue;
+            }
+            Step::Replace { from, rows, without, thinned } => {
+                let left_out = chosen(without).map(|path| path.to_string()).filter(|_| without % 3 == 0);
+                if end > 0 {
+                    let start = i64::from(*from) % end;
+                    let range = OffsetRange::new(start, (start + i64::from(*rows)).min(end));
+                    replace(lake, &mut table, &mut model, range, i64::from(*thinned), left_out).await;
+                }
                 continue;
             }
             Step::Add { kind, first } => {
@@ -204,10 +225,10 @@ async fn play(lake: &Lake, steps: &[Step]) {
     if end > 0 {
         // The scan of the table, which follows names of now; then each snapshot as it was.
         let batches: Vec<RecordBatch> = table.scan(None, None).await.unwrap().try_collect().await.unwrap();
-        model.check(&batches, &columns, end);
-        ask(lake, &table, &model, &columns, end).await;
+        check(&model.rows, &batches, &columns);
+        ask(lake, &table, &model.rows, &columns).await;
         let iceberg = table.to_iceberg().unwrap();
-        for Written { snapshot_id, columns, end } in &model.snapshots {
+        for Written { snapshot_id, columns, rows } in &model.snapshots {
             // With the file's name, the iceberg crate finds columns by their ids; see `LakeTable::scan_where`.
             let schema = table.metadata().snapshot_by_id(*snapshot_id).unwrap().schema(table.metadata()).unwrap();
             let is_binary = |id| *schema.field_by_id(id).unwrap().field_type == Type::Primitive(PrimitiveType::Binary);
@@ -215,21 +236,21 @@ async fn play(lake: &Lake, steps: &[Step]) {
             let columns: Vec<_> = columns.iter().filter(|(_, id)| !is_binary(*id)).cloned().collect();
             let names = columns.iter().map(|(name, _)| name.as_str()).chain(["offset", "_file"]);
             let batches = collect(iceberg.scan().snapshot_id(*snapshot_id).select(names).build().unwrap()).await;
-            model.check(&batches, &columns, *end);
+            check(rows, &batches, &columns);
         }
     }
 }
 
 /// What SQL says: all rows, and those that a filter on each column leaves.
-async fn ask(lake: &Lake, table: &LakeTable, model: &Model, columns: &[(String, i32)], end: i64) {
+async fn ask(lake: &Lake, table: &LakeTable, rows: &Rows, columns: &[(String, i32)]) {
     let session = QuerySession::new(lake.catalog.clone(), &lake.database, &QuerySettings::default()).unwrap();
     let name = table.ident().name();
-    model.check(&answered(&session, &format!("SELECT * FROM {name}")).await, columns, end);
+    check(rows, &answered(&session, &format!("SELECT * FROM {name}")).await, columns);
     let count = |batches: &[RecordBatch]| batches[0].column(0).as_primitive::<Int64Type>().value(0);
-    assert_eq!(count(&answered(&session, &format!("SELECT count(*) FROM {name}")).await), end);
+    assert_eq!(count(&answered(&session, &format!("SELECT count(*) FROM {name}")).await), rows.len() as i64);
     for (column, id) in columns {
-        let wanted: Vec<Option<i64>> = (0..end).map(|offset| model.wanted(*id, offset)).collect();
-        let middle = value(*id, end / 2);
+        let wanted: Vec<Option<i64>> = rows.keys().map(|offset| wanted(rows, *id, *offset)).collect();
+        let middle = value(*id, rows.len() as i64 / 2);
         // Decimals stand in hundredths.
         let field_type = table.arrow_schema().unwrap().field_with_name(column).unwrap().data_type().clone();
         let literal = if field_type.is_decimal() { format!("{}.{:02}", middle / 100, middle % 100) } else { middle.to_string() };
@@ -257,33 +278,66 @@ async fn answered(session: &QuerySession, sql: &str) -> Vec<RecordBatch> {
 
 /// Commits rows with the table's columns of now, but one.
 async fn write(table: &mut LakeTable, model: &mut Model, start: i64, count: i64, left_out: Option<String>) -> i64 {
-    let end = start + count;
-    let offsets: Vec<i64> = (start..end).collect();
+    let offsets: Vec<i64> = (start..start + count).collect();
+    append(table, &mut model.rows, &offsets, OffsetRange::new(start, start + count), left_out).await;
+    remember(table, model);
+    start + count
+}
+
+/// Keeps in mind what the current snapshot is like.
+fn remember(table: &LakeTable, model: &mut Model) {
+    let columns = free_columns(table.metadata().current_schema());
+    model.snapshots.push(Written { snapshot_id: table.snapshot_id().unwrap(), columns, rows: model.rows.clone() });
+}
+
+async fn append(table: &mut LakeTable, rows: &mut Rows, offsets: &[i64], range: OffsetRange, left_out: Option<String>) {
     let schema = table.metadata().current_schema().clone();
     let kept: Vec<_> = schema.as_struct().fields().iter().filter(|field| left_out.as_ref() != Some(&field.name)).collect();
     let columns = kept.iter().map(|field| {
         let values: ArrayRef = match field.name.as_str() {
             "partition" => Arc::new(Int32Array::from(vec![0; offsets.len()])),
-            "offset" => Arc::new(Int64Array::from(offsets.clone())),
-            _ => column(field, &offsets),
+            "offset" => Arc::new(Int64Array::from(offsets.to_vec())),
+            _ => column(field, offsets),
         };
         (field.name.clone(), values)
     });
     let batch = RecordBatch::try_from_iter(columns).unwrap();
-    for offset in &offsets {
-        model.rows.insert(*offset, kept.iter().map(|field| field.id).collect());
+    for offset in offsets {
+        rows.insert(*offset, kept.iter().map(|field| field.id).collect());
     }
     let barrier = CloseBarrier::new();
     let mut writer = table.writer(&WriterSettings::default(), &barrier).unwrap();
     writer.write(&batch).await.unwrap();
     let files = writer.finish().await.unwrap();
-    let delta = delta(0, OffsetRange::new(start, end));
+    let mut delta = delta(0, range);
+    delta.partitions.get_mut(&0).unwrap().records = offsets.len() as u64;
     let batch = Append { files, delta, origin: origin(), commit_id: Uuid::now_v7(), input: None, summary: BTreeMap::new() };
     let Preparation::Ready(prepared) = table.prepare(batch, &barrier).await.unwrap() else { panic!("not ready") };
     barrier.wait().await.unwrap();
     committed(prepared.swap(table).await);
-    model.snapshots.push(Written { snapshot_id: table.snapshot_id().unwrap(), columns: free_columns(&schema), end });
-    end
+}
+
+/// Replaces the rows of a range, by way of a twin; every `thinned`th offset gets none.
+async fn replace(
+    lake: &Lake,
+    table: &mut LakeTable,
+    model: &mut Model,
+    range: OffsetRange,
+    thinned: i64,
+    left_out: Option<String>,
+) {
+    let ident = TableIdent::from_strs([lake.database.clone(), format!("twin_{}", Uuid::new_v4().simple())]).unwrap();
+    let location = format!("{}/{}", lake.warehouse, ident.name());
+    let mut twin = table.create_twin(&ident, &location, "a twin", &BTreeMap::new()).await.unwrap();
+    let offsets: Vec<i64> = (range.start..range.end).filter(|offset| offset % thinned != 0).collect();
+    model.rows.retain(|offset, _| !range.contains(*offset));
+    append(&mut twin, &mut model.rows, &offsets, range, left_out).await;
+    let (files, rows) = (twin.data_files().await.unwrap(), BTreeMap::from([(0, offsets.len() as u64)]));
+    let ranges = BTreeMap::from([(0, range)]);
+    let replacement = Replacement { commit_id: Uuid::now_v7(), ranges, files, rows, summary: BTreeMap::new() };
+    table.replace(&replacement, &WriterSettings::default()).await.unwrap();
+    twin.drop_twin().await.unwrap();
+    remember(table, model);
 }
 
 /// Whatever was added, renamed, dropped, widened and moved in between: each row reads back with the value that its field had.

@@ -14,6 +14,7 @@ mod locking;
 mod mending;
 pub mod proxy;
 mod reading;
+mod replace;
 mod upkeep;
 
 /// Runs test functions of a module on a lake that an expression makes, in a module of its own.

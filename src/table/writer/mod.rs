@@ -32,6 +32,17 @@ pub(super) use self::split::partition_path;
 use crate::error::Result;
 use crate::storage::{CloseBarrier, Storages};
 
+/// The property with the directory of a table's data files, if that is not below the table itself.
+pub(super) const DATA_PATH: &str = "write.data.path";
+
+/// The directory of a table's data files.
+pub(super) fn data_location(metadata: &TableMetadata) -> String {
+    match metadata.properties().get(DATA_PATH) {
+        Some(path) => path.trim_end_matches('/').to_owned(),
+        None => format!("{}/data", metadata.location()),
+    }
+}
+
 /// Files that are finished at the same time: enough to hide a NameNode's answers, few enough for its handlers.
 const FILES_FINISHED_AT_ONCE: usize = 8;
 
@@ -113,10 +124,6 @@ impl DataWriter {
         let schema = metadata.current_schema().clone();
         let arrow_schema = super::arrow_types::arrow_schema(&schema)?;
         let spec = metadata.default_partition_spec().clone();
-        let data_location = match metadata.properties().get("write.data.path") {
-            Some(path) => path.trim_end_matches('/').to_owned(),
-            None => format!("{}/data", metadata.location()),
-        };
         Ok(Self {
             storages: storages.clone(),
             barrier: barrier.clone(),
@@ -126,7 +133,7 @@ impl DataWriter {
             schema,
             arrow_schema,
             spec,
-            data_location,
+            data_location: data_location(metadata),
             id: Uuid::now_v7(),
             properties: None,
             open: Vec::new(),
