@@ -51,10 +51,19 @@ pub enum Window {
     ChangeWritten,
     /// A step of `schema apply` is the table's.
     SchemaStep,
+    /// Silver notes that records are decided anew; nothing is computed.
+    ReprocessNoted,
+    /// The new rows are in files of their own.
+    ReprocessComputed,
+    ReprocessedSilver,
+    ReprocessedRejected,
+    ReprocessedGold,
+    /// The tables in which the new rows were gathered are gone, the note is not.
+    ReprocessCleared,
 }
 
 impl Window {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 25] = [
         Self::TablesCreated,
         Self::BronzeFilesWritten,
         Self::BronzeMetadataWritten,
@@ -74,6 +83,12 @@ impl Window {
         Self::Locked,
         Self::ChangeWritten,
         Self::SchemaStep,
+        Self::ReprocessNoted,
+        Self::ReprocessComputed,
+        Self::ReprocessedSilver,
+        Self::ReprocessedRejected,
+        Self::ReprocessedGold,
+        Self::ReprocessCleared,
     ];
 
     pub fn name(self) -> &'static str {
@@ -97,6 +112,12 @@ impl Window {
             Self::Locked => "lock:held",
             Self::ChangeWritten => "change:metadata-written",
             Self::SchemaStep => "schema:step-done",
+            Self::ReprocessNoted => "reprocess:noted",
+            Self::ReprocessComputed => "reprocess:computed",
+            Self::ReprocessedSilver => "reprocess:silver-replaced",
+            Self::ReprocessedRejected => "reprocess:rejected-replaced",
+            Self::ReprocessedGold => "reprocess:gold-computed",
+            Self::ReprocessCleared => "reprocess:cleared",
         }
     }
 

@@ -15,6 +15,7 @@ mod page;
 mod produce;
 mod progress;
 mod query;
+mod reprocess;
 mod run;
 mod schema;
 mod tables;
@@ -76,6 +77,7 @@ enum Command {
     Tables(tables::Arguments),
     Schema(schema::Arguments),
     Verify(verify::Arguments),
+    Reprocess(reprocess::Arguments),
     Wait(wait::Arguments),
     Offsets(offsets::Arguments),
     Locks(locks::Arguments),
@@ -108,6 +110,7 @@ impl Cli {
             Command::Tables(arguments) => tables::run(global, arguments).await,
             Command::Schema(arguments) => schema::run(global, arguments).await,
             Command::Verify(arguments) => verify::run(global, arguments).await,
+            Command::Reprocess(arguments) => reprocess::run(global, arguments).await,
             Command::Wait(arguments) => wait::run(global, arguments).await,
             Command::Offsets(arguments) => offsets::run(global, arguments).await,
             Command::Locks(arguments) => locks::run(global, arguments).await,

@@ -92,6 +92,13 @@ fn text(report: &Report, layers: &Layers) -> String {
             page::number(records.rejected_rows)
         ),
     );
+    if records.reprocessing > 0 {
+        let offsets = page::number(records.reprocessing);
+        line(
+            true,
+            format!("{offsets} offsets are being decided anew, and were not compared: `lakesmith reprocess` goes on with them"),
+        );
+    }
     if let Some(count) = report.bronze_count {
         let (counted, found) = (page::number(count.counted), page::number(count.found));
         line(count.counted == count.found, format!("{}: {counted} records counted, {found} found", layers.bronze));
@@ -100,7 +107,7 @@ fn text(report: &Report, layers: &Layers) -> String {
         let (rows, partitions) = (page::number(gold.rows), page::number(gold.partitions as u64));
         let mut what = format!("{} = GROUP BY of {}: {rows} rows in {partitions} partitions", gold.table, layers.silver);
         if gold.outdated > 0 {
-            what += &format!("; {} of them await the table's new definition", page::number(gold.outdated as u64));
+            what += &format!("; {} of them are to be computed again, and were not compared", page::number(gold.outdated as u64));
         }
         line(gold.holds(), what);
     }

@@ -119,7 +119,7 @@ fn named(config: &Config, named: &str) -> Result<(Names, Layer)> {
 }
 
 /// The instant that a text stands for, in UTC.
-fn instant(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+pub(super) fn instant(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let text = text.trim();
     if text == "now" {
         return Some(now);

@@ -1,17 +1,17 @@
-//! What decides the values of a gold table, as it stands in the table's parameters; and what a table is to become.
+//! What decides the values of a gold table, as it stands in the table's parameters; and what a table is for a plan.
 //!
 //! A table says by which definition its partitions were computed. Another one is *granted* by `lakesmith schema apply`, which writes only
 //! that the table is to have it; the table's maintainer does the work under its lease (see [`super::redefine`]). A maintainer whose plan is
 //! neither the table's definition nor the granted one does nothing.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::grant::{Grant, Work};
 use super::plan::GoldPlan;
-use super::progress::{DEFINITION, DEFINITION_TEXT, NEXT_DEFINITION};
+use super::progress::{DEFINITION, DEFINITION_TEXT};
 use super::settings::{GoldSettings, MeasureSettings, PartitionBy};
 use crate::error::{Error, Result};
 use crate::metastore::HiveTable;
@@ -57,63 +57,13 @@ impl GoldDefinition {
     }
 }
 
-/// What becomes of the rows that a table has when it gets another definition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OldRows {
-    /// They stay; new measures are null in them.
-    Kept,
-    /// Every partition is computed again from silver.
-    Recomputed,
-}
-
-/// The definition that a table is to have.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
-    pub fingerprint: String,
-    pub old_rows: OldRows,
-}
-
-impl Grant {
-    /// What a table's entry says; none if it is to stay as it is.
-    pub fn of_entry(entry: &HiveTable) -> Result<Option<Self>> {
-        entry.parameter(NEXT_DEFINITION).map(str::parse).transpose()
-    }
-}
-
-impl fmt::Display for Grant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows = match self.old_rows {
-            OldRows::Kept => "kept",
-            OldRows::Recomputed => "recomputed",
-        };
-        write!(f, "{} {rows}", self.fingerprint)
-    }
-}
-
-impl FromStr for Grant {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let (fingerprint, old_rows) = match text.split_once(' ') {
-            Some((fingerprint, "kept")) => (fingerprint, OldRows::Kept),
-            Some((fingerprint, "recomputed")) => (fingerprint, OldRows::Recomputed),
-            _ => {
-                return Err(Error::stop(format!("parameter {NEXT_DEFINITION} is `{text}`, which lakesmith did not write"))
-                    .hint("take it away, and apply a new plan of `lakesmith schema plan`"));
-            }
-        };
-        Ok(Self { fingerprint: fingerprint.to_owned(), old_rows })
-    }
-}
-
 /// What a table is for a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// Computed by it.
     Current,
-    /// To become it.
-    Granted(OldRows),
+    /// To become it, or to be computed by it again.
+    Granted(Work),
 }
 
 /// The cause of an error: the table has, or is to have, another definition than the plan's.
@@ -148,7 +98,7 @@ impl GoldPlan {
         let own = self.definition().fingerprint();
         if let Some(grant) = Grant::of_entry(entry)? {
             if grant.fingerprint == own {
-                return Ok(Standing::Granted(grant.old_rows));
+                return Ok(Standing::Granted(grant.work));
             }
             return Err(Error::stop(format!("gold table {name} is about to get another definition"))
                 .caused_by(OtherDefinition)
@@ -198,17 +148,6 @@ mod tests {
         // What decides no value is no part of it.
         let later = GoldSettings { refresh_interval: Duration::from_secs(1), ..settings() };
         assert_eq!(GoldDefinition::of(&later).fingerprint(), definition.fingerprint());
-    }
-
-    #[test]
-    fn grants_round_trip_and_nonsense_is_refused() {
-        for old_rows in [OldRows::Kept, OldRows::Recomputed] {
-            let grant = Grant { fingerprint: "0123456789abcdef".into(), old_rows };
-            assert_eq!(grant.to_string().parse::<Grant>().unwrap(), grant);
-        }
-        for text in ["", "x", "x soon", "kept"] {
-            assert!(text.parse::<Grant>().is_err(), "{text:?}");
-        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use futures::TryStreamExt;
 use tracing::info;
 
 use super::definition::Standing;
+use super::grant::{Again, Work};
 use super::lease::Lease;
 use super::open_windows::{OpenWindows, Update};
 use super::plan::GoldPlan;
@@ -69,6 +70,8 @@ pub struct GoldMaintainer {
     pub(super) completeness_interval: Duration,
     /// The table is becoming what the plan says: the partitions that are still to be computed by it, with the instants at which they begin.
     pub(super) outdated: Option<BTreeMap<PartitionKey, i64>>,
+    /// Why partitions are computed again by the definition that they have.
+    pub(super) again: Option<Again>,
 }
 
 impl GoldMaintainer {
@@ -117,7 +120,10 @@ impl GoldMaintainer {
         let standing = plan.standing(lease.entry())?;
         let uuid = silver.table_uuid();
         let progress = Progress::from_parameters(|key| lease.entry().parameter(key));
-        let progress = progress.with_context(|| format!("gold table {name}"))?;
+        let mut progress = progress.with_context(|| format!("gold table {name}"))?;
+        if let Standing::Granted(Work::Again(again)) = &standing {
+            progress.lower_floor(&again.floor);
+        }
         if progress.silver_uuid.is_some_and(|found| found != uuid) {
             return Err(Error::stop(format!("gold table {name} was computed from another silver table"))
                 .hint(format!("drop {name}, and it is computed again from silver, or give the new one another name")));
@@ -166,9 +172,12 @@ impl GoldMaintainer {
             swept_at: None,
             completeness_interval: Duration::from_secs(60),
             outdated: None,
+            again: None,
         };
-        if let Standing::Granted(old_rows) = standing {
-            maintainer.begin_redefinition(old_rows, &partitions).await?;
+        match standing {
+            Standing::Current => {}
+            Standing::Granted(Work::Redefine(old_rows)) => maintainer.begin_redefinition(old_rows, &partitions).await?,
+            Standing::Granted(Work::Again(again)) => maintainer.begin_again(again, &partitions)?,
         }
         Ok(maintainer)
     }
@@ -287,7 +296,7 @@ impl GoldMaintainer {
         Ok(self.checkpoint(&silver).ahead_of(&silver))
     }
 
-    fn checkpoint(&self, like: &Checkpoint) -> Checkpoint {
+    pub(super) fn checkpoint(&self, like: &Checkpoint) -> Checkpoint {
         Checkpoint { partitions: self.open.positions().clone(), ..like.clone() }
     }
 

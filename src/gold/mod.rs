@@ -9,8 +9,10 @@
 
 pub mod accumulator;
 pub mod average;
+mod carry_out;
 pub mod definition;
 mod entries;
+mod grant;
 pub mod group_by;
 mod lease;
 pub mod maintainer;
@@ -28,7 +30,9 @@ pub mod versions;
 pub mod watermark;
 pub mod window;
 
-pub use definition::{GoldDefinition, Grant, OldRows, OtherDefinition, Standing};
+pub use carry_out::carry_out;
+pub use definition::{GoldDefinition, OtherDefinition, Standing};
+pub use grant::{Again, Grant, OldRows, Touched, Work};
 pub use lease::maintainer_lock;
 pub use maintainer::{CatchUp, GoldMaintainer};
 pub use open_windows::Update;

@@ -79,6 +79,13 @@ impl OpenWindows {
         &self.positions
     }
 
+    /// Corrects how many rows the positions count, by topic partition: some were replaced.
+    pub fn recount(&mut self, records: &BTreeMap<PartitionId, u64>) {
+        for (partition, coverage) in &mut self.positions {
+            coverage.records = records.get(partition).copied().unwrap_or(coverage.records);
+        }
+    }
+
     pub fn state(&self) -> &State {
         &self.state
     }

@@ -24,6 +24,8 @@ pub const DEFINITION: &str = "lakesmith.definition";
 pub const DEFINITION_TEXT: &str = "lakesmith.definition-text";
 /// What the table is to become: a fingerprint, and what becomes of the rows that it has.
 pub const NEXT_DEFINITION: &str = "lakesmith.next-definition";
+/// Of a partition, and of a table: the reprocessing of silver after which it was computed again.
+pub const COMPUTED_AGAIN: &str = "lakesmith.computed-again";
 /// Of a partition: measures that are null in rows from before the table had them, in the order in which they were added.
 pub const NULL_COLUMNS: &str = "lakesmith.null-columns";
 const FLOOR: &str = "lakesmith.floor";
@@ -92,6 +94,15 @@ impl Progress {
             (partition, OffsetRange { start: floor.clamp(coverage.range.start, coverage.range.end), end: coverage.range.end })
         });
         ranges.filter(|(_, range)| !range.is_empty()).collect()
+    }
+
+    /// Has a restart read silver from these offsets on, at least: rows behind them were replaced.
+    pub fn lower_floor(&mut self, offsets: &BTreeMap<PartitionId, i64>) {
+        for (partition, floor) in &mut self.floor {
+            if let Some(offset) = offsets.get(partition) {
+                *floor = *offset.min(floor);
+            }
+        }
     }
 
     pub fn to_parameters(&self) -> Vec<(&'static str, Option<String>)> {

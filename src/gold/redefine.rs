@@ -1,4 +1,5 @@
-//! Leads a gold table to another definition, under the lease of its maintainer.
+//! Leads a gold table to another definition, under the lease of its maintainer; and computes partitions again whose rows in silver were
+//! replaced, by the second of these steps alone.
 //!
 //! | step | a reader finds |
 //! |---|---|
@@ -11,20 +12,26 @@
 //! a column goes whose type no other has, servers that compare types by position take the columns behind it in two calls.) A partition's
 //! version says by which definition it was computed, so that whoever goes on after a kill does what is left.
 //!
-//! *Failure*: a partition of which silver has lost rows stays as it is, and stops the maintainer.
+//! *Failure*: a partition of which silver has lost rows stays as it is, and stops the maintainer. (Not where rows were replaced: there may be
+//! fewer of them.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use futures::TryStreamExt;
 use tracing::{debug, info};
 
-use super::definition::{GoldDefinition, OldRows, Standing};
+use super::definition::{GoldDefinition, Standing};
+use super::grant::{Again, OldRows};
 use super::lease::Lease;
 use super::maintainer::GoldMaintainer;
-use super::progress::{DEFINITION, NEXT_DEFINITION, NULL_COLUMNS};
+use super::progress::{COMPUTED_AGAIN, DEFINITION, NEXT_DEFINITION, NULL_COLUMNS};
+use super::silver::SilverRows;
 use super::versions::{Known, null_columns};
+use crate::checkpoint::PartitionId;
 use crate::error::{Context, Error, Result};
 use crate::hive::{HiveTableSpec, PartitionKey, ensure_view, key_of};
 use crate::metastore::{EnvironmentContext, FieldSchema, HivePartition, MetastoreError};
+use crate::record::{OFFSET, PARTITION, coordinates};
 use crate::window::Window;
 
 /// Partitions that one refresh computes again: enough to be quick, few enough to lose little when killed.
@@ -87,6 +94,37 @@ impl GoldMaintainer {
         Ok(())
     }
 
+    /// Finds out which partitions are still to be computed again because rows of silver were replaced.
+    pub(super) fn begin_again(&mut self, again: Again, partitions: &[HivePartition]) -> Result<()> {
+        let keys = self.lease.entry().partition_keys();
+        let mut outdated = again.partitions(&self.plan.windows())?;
+        for done in partitions.iter().filter(|partition| again.is_done(partition)) {
+            outdated.remove(&key_of(&keys, done));
+        }
+        info!(table = %self.lease.name(), partitions = outdated.len(), "rows of silver were replaced: computing gold again");
+        // Also with none left it ends with a refresh: windows that are open were read anew, and the table's floor does not say so yet.
+        (self.outdated, self.again) = (Some(outdated), Some(again));
+        Ok(())
+    }
+
+    /// Counts the rows of the positions anew, by what silver counts up to where it is.
+    pub(super) async fn recount(&mut self, silver: &dyn SilverRows) -> Result<()> {
+        let Some(ahead) = silver.positions()? else { return Ok(()) };
+        let missing = self.checkpoint(&ahead).missing_from(&ahead);
+        let mut counts: BTreeMap<PartitionId, u64> =
+            ahead.partitions.iter().map(|(partition, coverage)| (*partition, coverage.records)).collect();
+        let mut batches = silver.read(&missing, &[PARTITION, OFFSET], None).await?;
+        while let Some(batch) = batches.try_next().await? {
+            for partition in coordinates(&batch)?.0.values() {
+                if let Some(count) = counts.get_mut(partition) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+        }
+        self.open.recount(&counts);
+        Ok(())
+    }
+
     /// Says of partitions that measures which are new are null in their rows.
     async fn mark_null(&self, partitions: &[&HivePartition]) -> Result<()> {
         let before = GoldDefinition::of_entry(self.lease.entry());
@@ -126,15 +164,20 @@ impl GoldMaintainer {
         }
     }
 
+    /// Whether a partition is still to be computed again.
+    pub(super) fn is_outdated(&self, key: &PartitionKey) -> bool {
+        self.outdated.as_ref().is_some_and(|outdated| outdated.contains_key(key))
+    }
+
     /// The partitions that the refresh under way computes again.
     pub(super) fn next_outdated(&self) -> BTreeMap<PartitionKey, i64> {
         self.outdated.iter().flatten().take(AT_ONCE).map(|(key, start)| (key.clone(), *start)).collect()
     }
 
     /// These partitions were computed again. With the last of them the table is what the plan says.
-    pub(super) async fn redefined(&mut self, done: &BTreeMap<PartitionKey, i64>) -> Result<()> {
+    pub(super) async fn redefined(&mut self, done: &BTreeSet<PartitionKey>) -> Result<()> {
         let Some(outdated) = &mut self.outdated else { return Ok(()) };
-        outdated.retain(|key, _| !done.contains_key(key));
+        outdated.retain(|key, _| !done.contains(key));
         if outdated.is_empty() { self.end_redefinition().await } else { Ok(()) }
     }
 
@@ -146,6 +189,7 @@ impl GoldMaintainer {
         }
         let mut parameters = self.plan.definition().parameters();
         parameters.push((NEXT_DEFINITION, None));
+        parameters.extend(self.again.as_ref().map(|again| (COMPUTED_AGAIN, Some(again.id.to_string()))));
         let wanted = self.plan.table_spec(self.lease.entry().database(), "")?.columns;
         let now = self.lease.entry().columns();
         let is_wanted = |column: &FieldSchema| wanted.iter().any(|wanted| wanted.name.eq_ignore_ascii_case(&column.name));
@@ -168,7 +212,10 @@ impl GoldMaintainer {
         }
         Window::GoldRedefined.pass();
         self.outdated = None;
-        info!(table = %self.lease.name(), "the gold table has its new definition");
+        match self.again.take() {
+            Some(_) => info!(table = %self.lease.name(), "gold was computed again"),
+            None => info!(table = %self.lease.name(), "the gold table has its new definition"),
+        }
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use tracing::warn;
 
 use super::maintainer::{GoldMaintainer, instant_us};
-use super::progress::{DEFINITION, EPOCH, NULL_COLUMNS, POSITIONS, Progress, SILVER_SNAPSHOT, SILVER_UUID};
+use super::progress::{COMPUTED_AGAIN, DEFINITION, EPOCH, NULL_COLUMNS, POSITIONS, Progress, SILVER_SNAPSHOT, SILVER_UUID};
 use super::silver::SilverRows;
 use super::versions::{Base, Known, RefusedWindow, next_version};
 use super::window::micros;
@@ -71,6 +71,9 @@ impl GoldMaintainer {
         let now_us = instant_us(now);
         self.lease.ensure_held().await?;
         self.ensure_same_definition()?;
+        if self.again.is_some() {
+            self.recount(silver).await?;
+        }
         let changes = self.open.changes();
         let windows = self.plan.windows();
         let mut again: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
@@ -90,21 +93,30 @@ impl GoldMaintainer {
                 partitions.entry(key.clone()).or_insert_with(|| windows.partition_start(key));
             }
         }
-        let outdated = self.next_outdated();
-        partitions.extend(outdated.iter().map(|(key, start)| (key.clone(), Some(*start))));
+        let due = self.next_outdated();
+        partitions.extend(due.iter().map(|(key, start)| (key.clone(), Some(*start))));
         let existing = self.existing(partitions.keys()).await?;
         let mut todo: Vec<(PartitionKey, i64, Base)> = Vec::new();
+        let mut computed_again: BTreeSet<PartitionKey> = BTreeSet::new();
         for (key, partition_us) in partitions {
             let Some(partition_us) = partition_us else { continue };
             let (base, put_right) = self.base(&key, partition_us, existing.get(&key))?;
             if put_right {
                 report.put_right.push(key.to_string());
             }
-            if let Some(partition) = existing.get(&key).filter(|_| outdated.contains_key(&key)) {
-                todo.push((key, partition_us, Base::Redefined(Box::new(partition.clone()))));
-            } else if put_right || changed.contains(&partition_us) {
-                todo.push((key, partition_us, base));
+            if !due.contains_key(&key) && !put_right && !changed.contains(&partition_us) {
+                continue;
             }
+            // Also one that is not due yet: its rows of before must not be marked as those of now.
+            let base = match (self.is_outdated(&key), existing.get(&key).filter(|_| self.again.is_none())) {
+                (false, _) => base,
+                (true, Some(partition)) => Base::Redefined(Box::new(partition.clone())),
+                (true, None) => Base::Whole,
+            };
+            if self.is_outdated(&key) {
+                computed_again.insert(key.clone());
+            }
+            todo.push((key, partition_us, base));
         }
         report.windows_recomputed = changes.recompute.len() as u64;
         let mut progress = self.open.progress(now_us);
@@ -112,7 +124,9 @@ impl GoldMaintainer {
         progress.silver_snapshot = silver.snapshot_id();
         let next_offsets = progress.positions.iter().map(|(partition, coverage)| (*partition, coverage.range.end)).collect();
         progress.complete_until_ms = silver.complete_at(&next_offsets)?.max(self.written.complete_until_ms);
-        let versions = self.write_versions(silver, &todo, &again, &progress, report).await?;
+        let mut versions = self.write_versions(silver, &todo, &again, &progress, report).await?;
+        // A partition that might have had rows, and has none.
+        versions.retain(|version| version.statistics.rows > 0 || existing.contains_key(&version.key));
         if !versions.is_empty() {
             Window::GoldPartitionWritten.pass();
             self.lease.ensure_held().await?;
@@ -125,7 +139,7 @@ impl GoldMaintainer {
             self.known.insert(version.key.clone(), known);
         }
         let changed = versions_or_positions_changed(&versions, &progress, &self.written) || self.lease.is_behind();
-        if changed || self.time_is_due(&progress) {
+        if changed || self.again.is_some() || self.time_is_due(&progress) {
             self.lease.write(&progress.to_parameters()).await?;
             Window::GoldProgressWritten.pass();
         } else {
@@ -135,7 +149,7 @@ impl GoldMaintainer {
         report.windows_open = self.open.open().count() as u64;
         report.watermark_us = (progress.watermark_us != i64::MIN).then_some(progress.watermark_us);
         self.written = progress;
-        self.redefined(&outdated).await?;
+        self.redefined(&computed_again).await?;
         self.sweep_if_due(now).await;
         Ok(())
     }
@@ -235,6 +249,7 @@ impl GoldMaintainer {
             (DEFINITION, Some(self.plan.definition().fingerprint())),
             (SILVER_UUID, Some(self.silver_uuid.to_string())),
             (SILVER_SNAPSHOT, progress.silver_snapshot.map(|snapshot| snapshot.to_string())),
+            (COMPUTED_AGAIN, self.again.as_ref().map(|again| again.id.to_string())),
         ];
         parameters.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
     }

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringTreemap;
 use uuid::Uuid;
 
@@ -29,6 +29,7 @@ use crate::error::{Context, Error, Result};
 use crate::record::{RawBatch, as_raw, coordinates};
 use crate::silver::{SilverTable, rejected};
 use crate::storage::CloseBarrier;
+use crate::table::{OffsetRanges, Records};
 
 type Offsets = BTreeMap<PartitionId, RoaringTreemap>;
 
@@ -42,7 +43,7 @@ pub(super) struct Decided {
 impl Decided {
     /// The records that rejected does not hold.
     pub fn undecided(&self, records: &RecordBatch) -> Result<RecordBatch> {
-        if self.rejected.is_empty() { Ok(records.clone()) } else { without(records, &self.rejected) }
+        if self.rejected.is_empty() { Ok(records.clone()) } else { select(records, &self.rejected, Held::No) }
     }
 }
 
@@ -118,9 +119,9 @@ impl SilverStage {
         let barrier = CloseBarrier::new();
         let mut writer = self.rejected.writer(&self.parts.rejected_writer, &barrier)?;
         let mut rows = BTreeMap::new();
-        let mut batches = bronze.scan(Some(&ranges), None).await?;
+        let mut batches = self.records(bronze, &ranges).await?;
         while let Some(records) = batches.try_next().await? {
-            let records = without(&as_raw(&records)?, &accepted)?;
+            let records = select(&records, &accepted, Held::No)?;
             if records.num_rows() > 0 {
                 let batch = RawBatch { delta: Delta::default(), records };
                 let rejected = self.parts.plan.reject_all(&batch, chrono::Utc::now().timestamp_micros())?;
@@ -176,14 +177,33 @@ async fn offsets_in(table: &SilverTable, ranges: &BTreeMap<PartitionId, OffsetRa
     Ok(found)
 }
 
-/// The rows of a batch whose offsets are not in `offsets`.
-fn without(records: &RecordBatch, offsets: &Offsets) -> Result<RecordBatch> {
+/// Which rows are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Yes,
+    No,
+}
+
+/// The rows of a batch whose offsets are, or are not, in `offsets`.
+fn select(records: &RecordBatch, offsets: &Offsets, wanted: Held) -> Result<RecordBatch> {
     let (partitions, values) = coordinates(records)?;
-    let keep: BooleanArray = partitions
-        .values()
-        .iter()
-        .zip(values.values())
-        .map(|(partition, offset)| Some(!offsets.get(partition).is_some_and(|known| known.contains(*offset as u64))))
-        .collect();
+    let holds = |partition: &PartitionId, offset: i64| offsets.get(partition).is_some_and(|known| known.contains(offset as u64));
+    let rows = partitions.values().iter().zip(values.values());
+    let keep: BooleanArray = rows.map(|(partition, offset)| Some(holds(partition, *offset) == (wanted == Held::Yes))).collect();
     Ok(filter_record_batch(records, &keep)?)
+}
+
+/// Bronze's records of these ranges whose offsets a table holds; of bronze nothing is read that cannot be among them.
+pub(super) async fn records_held_by(table: &SilverTable, bronze: &BronzeTable, ranges: &OffsetRanges) -> Result<Records> {
+    let held = offsets_in(table, ranges).await?;
+    let span = |(partition, offsets): (&PartitionId, &RoaringTreemap)| {
+        let (first, last) = (offsets.min()?, offsets.max()?);
+        Some((*partition, OffsetRange::new(first as i64, last as i64 + 1)))
+    };
+    let narrowed: OffsetRanges = held.iter().filter_map(span).collect();
+    if narrowed.is_empty() {
+        return Ok(futures::stream::empty().boxed());
+    }
+    let records = bronze.scan(Some(&narrowed), None).await?;
+    Ok(records.map(move |records| select(&as_raw(&records?)?, &held, Held::Yes)).boxed())
 }

@@ -22,6 +22,7 @@ mod positions;
 mod rebalance;
 mod redefine;
 mod report;
+mod reprocess;
 mod session;
 mod settings;
 mod share;
@@ -41,6 +42,7 @@ use tracing::{debug, info, warn};
 pub use definition::{Definition, TablesSettings};
 pub use redefine::Reload;
 pub use report::{LayerReport, Observer, Progress, RunReport, Silent};
+pub use reprocess::{ReprocessOptions, Reprocessed, Selection, abandon_reprocessing, reprocess, reprocess_into};
 pub use settings::PipelineSettings;
 
 use crate::catalog::Lakehouse;

@@ -10,14 +10,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::commit::Ready;
+use super::commit::{Ready, signature};
 use super::cycle::{SilverEncoder, SilverFiles};
+use super::definition::Definition;
+use super::fates::records_held_by;
 use super::positions::recount;
 use super::share::Share;
+use super::specs::writer;
 use super::tally::Tally;
 use crate::bronze::BronzeTable;
 use crate::catalog::HiveCatalog;
@@ -27,11 +30,21 @@ use crate::error::{Context, Error, Result};
 use crate::record::{RawBatch, as_raw};
 use crate::silver::{SilverPlan, SilverTable, Strangers, rejected};
 use crate::storage::CloseBarrier;
-use crate::table::{Append, InputRef, Origin, RecordFiles, RecordSpec, RecordTable, WRITER, WriterSettings};
+use crate::table::{
+    Append, InputRef, OffsetRanges, Origin, RecordFiles, RecordSpec, RecordTable, Records, WRITER, WriterSettings,
+};
 use crate::window::Window;
 
 /// Silver's and rejected's note with the hash of the definition under which a batch was decoded.
 pub const DEFINITION: &str = "lakesmith.definition";
+
+/// The records that silver is filled with, where that is not all that bronze has.
+#[derive(Clone)]
+pub(super) struct Extract {
+    pub ranges: OffsetRanges,
+    /// Of these only records that this table holds.
+    pub only: Option<SilverTable>,
+}
 
 /// What silver needs beside its tables.
 #[derive(Clone)]
@@ -57,7 +70,44 @@ pub(super) struct SilverParts {
     pub share: Share,
     /// Who signs the batches.
     pub signature: String,
+    /// None for all that bronze has.
+    pub extract: Option<Extract>,
 }
+
+impl SilverParts {
+    /// What follows from the definition; everything else is as for a run that nobody watches and nobody shares.
+    pub fn new(
+        definition: &Definition,
+        catalog: &HiveCatalog,
+        plan: Arc<SilverPlan>,
+        (silver, rejected): (RecordSpec, RecordSpec),
+        (origin, bronze_uuid): (Origin, Uuid),
+        tally: &Tally,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        Self {
+            catalog: catalog.clone(),
+            silver,
+            rejected,
+            silver_writer: writer(definition, plan.no_dictionary(), &[]),
+            rejected_writer: writer(definition, &rejected::NO_DICTIONARY, &rejected::NO_STATISTICS),
+            origin,
+            bronze_uuid,
+            gold_columns: None,
+            catch_up_records: CATCH_UP_RECORDS,
+            shutdown: shutdown.clone(),
+            tally: tally.clone(),
+            share: Share::All,
+            signature: signature(&definition.pipeline.name),
+            plan,
+            strangers: None,
+            extract: None,
+        }
+    }
+}
+
+/// Offsets that one step of the catch-up reads: about a cycle's worth.
+const CATCH_UP_RECORDS: i64 = 500_000;
 
 /// Silver and rejected, ready to take records.
 pub(super) struct SilverStage {
@@ -120,8 +170,22 @@ impl SilverStage {
 
     /// What silver lacks of bronze in the partitions of this process.
     pub fn lacking(&self, bronze: &BronzeTable) -> Result<BTreeMap<PartitionId, OffsetRange>> {
-        let input = bronze.checkpoint()?.unwrap_or_default();
+        let mut input = bronze.checkpoint()?.unwrap_or_default();
+        if let Some(extract) = &self.parts.extract {
+            input.partitions.retain(|partition, _| extract.ranges.contains_key(partition));
+            for (partition, coverage) in &mut input.partitions {
+                coverage.range = coverage.range.intersect(&extract.ranges[partition]);
+            }
+        }
         Ok(self.parts.share.of(self.checkpoint()?.missing_from(&input)))
+    }
+
+    /// The records of these ranges, from bronze.
+    pub(super) async fn records(&self, bronze: &BronzeTable, ranges: &OffsetRanges) -> Result<Records> {
+        match self.parts.extract.as_ref().and_then(|extract| extract.only.as_ref()) {
+            None => Ok(bronze.scan(Some(ranges), None).await?.map(|records| as_raw(&records?)).boxed()),
+            Some(only) => records_held_by(only, bronze, ranges).await,
+        }
     }
 
     pub fn checkpoint(&self) -> Result<Checkpoint> {
@@ -237,9 +301,9 @@ impl SilverStage {
         let decided = self.decided(&ranges).await?;
         let barrier = CloseBarrier::new();
         let mut encoder = self.encoder(&barrier)?.with_decided(decided.below.clone());
-        let mut batches = bronze.scan(Some(&ranges), None).await?;
+        let mut batches = self.records(bronze, &ranges).await?;
         while let Some(records) = batches.try_next().await? {
-            let records = decided.undecided(&as_raw(&records)?)?;
+            let records = decided.undecided(&records)?;
             encoder.write(RawBatch { delta: Delta::default(), records }).await?;
         }
         let files = encoder.finish().await?;

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info};
 
-use super::commit::signature;
 use super::definition::Definition;
 use super::gold_task::{self, GoldTasks, Seat};
 use super::lead::Lead;
@@ -28,14 +27,11 @@ use crate::catalog::{HiveCatalog, Lakehouse};
 use crate::checkpoint::{Checkpoint, OffsetRange, PartitionId};
 use crate::error::Result;
 use crate::schema::with_added;
-use crate::silver::{SilverPlan, SilverTable, Strangers, UnknownFields, rejected};
+use crate::silver::{SilverPlan, SilverTable, Strangers, UnknownFields};
 use crate::source::{self, Source, SourceKind, SourceSettings};
 use crate::table::logged::LoggedForm;
 use crate::table::{Origin, RecordSpec, RecordTable};
 use crate::window::Window;
-
-/// Offsets that one step of silver's catch-up reads: about a cycle's worth.
-const CATCH_UP_RECORDS: i64 = 500_000;
 
 /// The source, and where its partitions begin and end.
 struct OpenSource {
@@ -100,21 +96,18 @@ pub(super) async fn open<'a>(
     }
     tally.layer("bronze", &bronze.ident().to_string());
     let parts = SilverParts {
-        catalog: catalog.clone(),
-        silver: specs.silver,
-        rejected: specs.rejected,
-        silver_writer: writer(definition, plan.no_dictionary(), &[]),
-        rejected_writer: writer(definition, &rejected::NO_DICTIONARY, &rejected::NO_STATISTICS),
-        origin: origin.clone(),
-        bronze_uuid: bronze.uuid(),
         gold_columns: gold_columns(&gold_plans),
-        catch_up_records: CATCH_UP_RECORDS,
-        shutdown: options.shutdown.clone(),
-        tally: tally.clone(),
         share: share.clone(),
-        signature: signature(&definition.pipeline.name),
-        plan,
         strangers: (definition.silver.unknown_fields == UnknownFields::Add).then(|| strangers.clone()),
+        ..SilverParts::new(
+            definition,
+            catalog,
+            plan,
+            (specs.silver, specs.rejected),
+            (origin.clone(), bronze.uuid()),
+            tally,
+            &options.shutdown,
+        )
     };
     let silver_ident = silver.ident().clone();
     let stage = SilverStage::new(parts, silver, rejected)?;

@@ -57,6 +57,14 @@ impl Tally {
         self.update(|inner| inner.progress.records_read += records);
     }
 
+    /// Records that were read from bronze, and whose rows are committed.
+    pub fn decided(&self, records: u64) {
+        self.update(|inner| {
+            inner.progress.records_read += records;
+            inner.progress.records_committed += records;
+        });
+    }
+
     /// Records that were read but not committed are read again after a reload.
     pub fn reload(&self) {
         self.update(|inner| inner.progress.records_read = inner.progress.records_committed);

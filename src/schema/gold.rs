@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Verdict;
 use crate::error::{Context, Error, Result};
-use crate::gold::progress::{DEFINITION, NEXT_DEFINITION, REVISION, Revision};
-use crate::gold::{GoldDefinition, GoldPlan, Grant, MeasureSettings, OldRows, null_columns};
+use crate::gold::progress::{DEFINITION, NEXT_DEFINITION};
+use crate::gold::{GoldDefinition, GoldPlan, Grant, MeasureSettings, OldRows, Work, null_columns};
 use crate::hive::HiveViewSpec;
-use crate::metastore::{CompareAndSwap, EnvironmentContext, HiveTable, Metastore};
+use crate::metastore::{HiveTable, Metastore};
 
 /// One difference.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,7 +60,8 @@ impl Redefinition {
         backfill: Option<bool>,
     ) -> Result<Self> {
         let wanted = plan.definition();
-        let (from, granted) = (entry.parameter(DEFINITION).unwrap_or_default().to_owned(), Grant::of_entry(entry)?);
+        let granted = Grant::of_entry(entry)?.filter(|grant| matches!(grant.work, Work::Redefine(_)));
+        let from = entry.parameter(DEFINITION).unwrap_or_default().to_owned();
         let mut steps = Vec::new();
         let found = GoldDefinition::of_entry(entry);
         match &found {
@@ -132,14 +133,13 @@ impl Redefinition {
 
     /// Says in the table what it is to become, if it does not say so yet. Returns whether there is anything left to be done.
     pub async fn grant(&self, metastore: &Metastore) -> Result<bool> {
-        let about = || format!("gold table {} was not given its definition", self.name());
-        let Some(mut entry) = load(metastore, &self.database, &self.table).await? else {
+        let Some(entry) = load(metastore, &self.database, &self.table).await? else {
             return Err(Error::failed(format!("gold table {} does not exist any more", self.name()))
                 .hint("the next run computes it by the pipeline file's definition"));
         };
-        let grant = Grant { fingerprint: self.to.clone(), old_rows: self.old_rows }.to_string();
+        let grant = Grant { fingerprint: self.to.clone(), work: Work::Redefine(self.old_rows) };
         let now = (entry.parameter(DEFINITION).unwrap_or_default(), entry.parameter(NEXT_DEFINITION));
-        if now.1 == Some(grant.as_str()) {
+        if now.1 == Some(grant.to_string().as_str()) {
             return Ok(true);
         }
         let changes_rows = self.from != self.to || self.old_rows == OldRows::Recomputed;
@@ -150,21 +150,9 @@ impl Redefinition {
             return Err(Error::failed(format!("gold table {} is in no state of this plan: it was changed since", self.name()))
                 .hint("make a new plan with `lakesmith schema plan`; nothing was changed"));
         }
-        entry.set_parameter(NEXT_DEFINITION, &grant);
-        let mut environment = EnvironmentContext::new().without_statistics();
-        // With compare-and-swap the maintainer sees that somebody was at the table. Without it, it must not take this for a write of its own:
-        // it writes its progress again, if that was lost to this.
-        let honoured = metastore.compare_and_swap(&self.database).await.with_context(about)? == CompareAndSwap::Honoured;
-        if let Some(revision) = entry.parameter(REVISION).map(str::to_owned).filter(|_| honoured) {
-            let found: Revision = revision.parse()?;
-            entry.set_parameter(REVISION, Revision { number: found.number + 1, ..found }.to_string());
-            environment = environment.expecting(REVISION, &revision);
-        }
-        match metastore.alter_table(&self.database, &self.table, &entry, &environment).await {
-            // The maintainer was faster: it is asked again.
-            Err(error) if error.is_modified_conflict() => Ok(true),
-            answer => answer.with_context(about).map(|()| true),
-        }
+        // If the maintainer was faster, it is asked again.
+        grant.write(metastore, entry).await?;
+        Ok(true)
     }
 
     /// Whether the table is what the plan leads to.

@@ -28,6 +28,7 @@ mod number;
 mod partitioning;
 mod plan;
 pub mod rejected;
+mod reprocess;
 mod settings;
 mod strangers;
 #[cfg(test)]
@@ -38,6 +39,7 @@ mod types;
 pub use names::{PROCESSING_TIMESTAMP, RESERVED as OWN_COLUMNS, is_column_name, nearest as nearest_name};
 pub use partitioning::field as partition_field;
 pub use plan::SilverPlan;
+pub use reprocess::{REPROCESSING, Reprocessing};
 pub use settings::{
     ColumnSettings, DeriveSettings, ExpectSettings, OnError, RejectedSettings, ScaleExcess, SilverSettings, UnknownFields,
 };

@@ -13,7 +13,7 @@ use crate::bronze::BronzeTable;
 use crate::checkpoint::{OffsetRange, PartitionId};
 use crate::error::Result;
 use crate::record::{OFFSET, PARTITION, coordinates};
-use crate::silver::SilverTable;
+use crate::silver::{Reprocessing, SilverTable};
 use crate::table::Records;
 
 /// What is read of each table.
@@ -51,6 +51,8 @@ pub struct RecordsCheck {
     pub silver_repeated: Offsets,
     /// More than once in rejected.
     pub rejected_repeated: Offsets,
+    /// Offsets that were not compared, because a reprocessing decides their records anew.
+    pub reprocessing: u64,
 }
 
 impl RecordsCheck {
@@ -72,12 +74,13 @@ impl RecordsCheck {
     }
 }
 
-/// Compares the three tables over `ranges`, the offsets below the cut.
+/// Compares the three tables over `ranges`, the offsets below the cut. Where records are being decided anew, silver and rejected may disagree.
 pub(super) async fn check(
     bronze: &BronzeTable,
     silver: &SilverTable,
     rejected: &SilverTable,
     ranges: &BTreeMap<PartitionId, OffsetRange>,
+    reprocessing: Option<&Reprocessing>,
 ) -> Result<RecordsCheck> {
     let mut found = RecordsCheck::default();
     for slice in slices(ranges, SLICE_OFFSETS) {
@@ -94,9 +97,17 @@ pub(super) async fn check(
             let (b, s, r) = (bronze.of(*partition), silver.of(*partition), rejected.of(*partition));
             let (b, s, r) = (b.unwrap_or(&none), s.unwrap_or(&none), r.unwrap_or(&none));
             let fates = &s.offsets | &r.offsets;
-            add(&mut found.missing, *partition, &(&b.offsets - &fates));
+            let anew = reprocessing.and_then(|reprocessing| reprocessing.ranges.get(partition));
+            let settled = |mut offsets: RoaringTreemap| {
+                if let Some(range) = anew {
+                    offsets.remove_range(range.start as u64..range.end as u64);
+                }
+                offsets
+            };
+            found.reprocessing += anew.map_or(0, |range| range.intersect(&slice[partition]).len() as u64);
+            add(&mut found.missing, *partition, &settled(&b.offsets - &fates));
             add(&mut found.unknown, *partition, &(&fates - &b.offsets));
-            add(&mut found.both, *partition, &(&s.offsets & &r.offsets));
+            add(&mut found.both, *partition, &settled(&s.offsets & &r.offsets));
             add(&mut found.bronze_repeated, *partition, &b.repeated);
             add(&mut found.silver_repeated, *partition, &s.repeated);
             add(&mut found.rejected_repeated, *partition, &r.repeated);

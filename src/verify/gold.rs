@@ -27,13 +27,13 @@ use super::VerifySettings;
 use crate::catalog::Lakehouse;
 use crate::checkpoint::{Coverage, PartitionId, parse_positions};
 use crate::error::{Context, Error, Result};
-use crate::gold::progress::{DEFINITION, POSITIONS};
+use crate::gold::progress::{COMPUTED_AGAIN, DEFINITION, POSITIONS};
 use crate::gold::window::WINDOW_START;
-use crate::gold::{self, GoldPlan, Standing};
-use crate::hive::read_version;
+use crate::gold::{self, Again, GoldPlan, Standing, Work};
+use crate::hive::{PartitionKey, read_version};
 use crate::query::{HiveTableProvider, IcebergTableProvider};
 use crate::record::{column, position};
-use crate::silver::SilverTable;
+use crate::silver::{Reprocessing, SilverTable};
 use crate::table::{LakeTable, RecordTable};
 
 /// Differing rows named in a report, at the most.
@@ -51,7 +51,7 @@ pub struct GoldCheck {
     /// `database.table`.
     pub table: String,
     pub partitions: usize,
-    /// Partitions that are still to be computed by the table's new definition, and were not compared.
+    /// Partitions that are still to be computed, by the table's new definition or from rows of silver that were replaced; not compared.
     pub outdated: usize,
     pub rows: u64,
     /// Partitions whose rows differ, or that are missing.
@@ -73,6 +73,8 @@ pub(super) struct Content {
     /// None if the table doesn't exist yet.
     positions: Option<Positions>,
     partitions: BTreeMap<String, Partition>,
+    /// Partitions that are to be computed again because rows of silver were replaced.
+    again: Option<Again>,
 }
 
 struct Partition {
@@ -83,6 +85,8 @@ struct Partition {
     null_columns: Vec<String>,
     /// The table is becoming what the plan says, and this is still what it was before.
     is_outdated: bool,
+    /// After which reprocessing of silver it was computed again.
+    computed_again: Option<String>,
 }
 
 impl Content {
@@ -92,9 +96,13 @@ impl Content {
         let table = format!("{database}.{name}");
         let metastore = lakehouse.metastore();
         let Some(entry) = metastore.table(database, name).await? else {
-            return Ok(Self { table, positions: None, partitions: BTreeMap::new() });
+            return Ok(Self { table, positions: None, partitions: BTreeMap::new(), again: None });
         };
-        let is_redefining = matches!(plan.standing(&entry)?, Standing::Granted(_));
+        let (is_redefining, again) = match plan.standing(&entry)? {
+            Standing::Current => (false, None),
+            Standing::Granted(Work::Redefine(_)) => (true, None),
+            Standing::Granted(Work::Again(again)) => (false, Some(again)),
+        };
         let own = plan.definition().fingerprint();
         let positions = positions(&table, entry.parameter(POSITIONS))?;
         let mut partitions = BTreeMap::new();
@@ -104,10 +112,25 @@ impl Content {
             let positions = positions_of(&format!("{table} {key}"), partition.parameter(POSITIONS))?;
             let null_columns = gold::null_columns(&partition).into_iter().map(str::to_owned).collect();
             let is_outdated = is_redefining && partition.parameter(DEFINITION) != Some(&own);
-            partitions.insert(key, Partition { positions, location, null_columns, is_outdated });
+            let computed_again = partition.parameter(COMPUTED_AGAIN).map(str::to_owned);
+            partitions.insert(key, Partition { positions, location, null_columns, is_outdated, computed_again });
         }
-        Ok(Self { table, positions, partitions })
+        Ok(Self { table, positions, partitions, again })
     }
+
+    /// As it stands during a reprocessing that silver notes: its rows are replaced before gold is told.
+    pub fn during(self, reprocessing: Option<&Reprocessing>) -> Self {
+        let told = || {
+            let (_, table) = self.table.split_once('.')?;
+            reprocessing?.gold.as_ref()?.get(table).cloned()
+        };
+        Self { again: self.again.clone().or_else(told), ..self }
+    }
+}
+
+/// Whether a partition that begins at that instant awaits being computed again.
+fn awaits(again: Option<&Again>, begin_us: i64, computed_again: Option<&str>) -> bool {
+    again.is_some_and(|again| again.covers(begin_us) && computed_again != Some(again.id.to_string().as_str()))
 }
 
 fn positions(table: &str, text: Option<&str>) -> Result<Option<Positions>> {
@@ -136,12 +159,18 @@ pub(super) async fn check(
     let session = session(silver, plan, memory_limit).await?;
     let storages = lakehouse.storages();
     let mut begins = partitions_of_silver(&session, plan, &positions).await?;
-    for key in begins.keys().filter(|key| !content.partitions.contains_key(*key)) {
+    let again = content.again.as_ref();
+    for (key, begin_us) in begins.iter().filter(|(key, _)| !content.partitions.contains_key(*key)) {
+        if awaits(again, *begin_us, None) {
+            found.outdated += 1;
+            continue;
+        }
         found.differing_partitions.push(key.clone());
         found.examples.push(format!("{key}: the partition is missing, silver has rows of it"));
     }
     for (key, partition) in content.partitions {
-        if partition.is_outdated {
+        let begin_us = begins.get(&key).copied().or_else(|| partition_start(plan, &key));
+        if partition.is_outdated || begin_us.is_some_and(|begin| awaits(again, begin, partition.computed_again.as_deref())) {
             found.outdated += 1;
             continue;
         }
@@ -184,6 +213,12 @@ pub(super) async fn check(
         }
     }
     Ok(found)
+}
+
+/// The instant at which the partition with these values begins.
+fn partition_start(plan: &GoldPlan, values: &str) -> Option<i64> {
+    let columns = plan.windows().partition_columns();
+    plan.windows().partition_start(&PartitionKey::new(columns.iter().copied().zip(values.split('/').map(str::to_owned))))
 }
 
 /// Ranges of windows that cover a partition, each with about `groups_max` of gold's rows at the most; a window is never divided.

@@ -26,7 +26,7 @@ use crate::catalog::{HiveCatalog, Lakehouse};
 use crate::checkpoint::{Checkpoint, OffsetRange, PartitionId};
 use crate::error::{Error, Result};
 use crate::gold::GoldPlan;
-use crate::silver::{SilverTable, rejected};
+use crate::silver::{REPROCESSING, Reprocessing, SilverTable, rejected};
 use crate::table::logged::LoggedForm;
 use crate::table::{RecordTable, TableFormat};
 
@@ -104,7 +104,8 @@ pub async fn run(lakehouse: &Lakehouse, layers: &Layers, settings: &VerifySettin
 
     let (bronze_at, silver_at) = (bronze.checkpoint()?.unwrap_or_default(), checkpoint(&silver)?);
     let cut = cut(&bronze_at, &silver_at, &pending(&silver, &rejected)?);
-    let records = coverage::check(&bronze, &silver, &rejected, &cut).await?;
+    let reprocessing = Reprocessing::of(silver.note(REPROCESSING))?;
+    let records = coverage::check(&bronze, &silver, &rejected, &cut, reprocessing.as_ref()).await?;
     let whole =
         cut.iter().map(|(partition, range)| (*partition, range.end)).collect::<BTreeMap<_, _>>() == bronze_at.next_offsets();
     let bronze_count = whole.then_some(CountCheck { counted: bronze_at.records(), found: records.bronze_rows });
@@ -113,6 +114,7 @@ pub async fn run(lakehouse: &Lakehouse, layers: &Layers, settings: &VerifySettin
     let foreign_snapshots = foreign::snapshots(&lake.into_iter().flatten().collect::<Vec<_>>());
     let mut gold_checks = Vec::new();
     for (plan, content) in layers.gold.iter().zip(gold) {
+        let content = content.during(reprocessing.as_ref());
         gold_checks.push(gold::check(plan, content, &silver, lakehouse, settings).await?);
     }
     let mut report = Report { cut, records, bronze_count, foreign_snapshots, gold: gold_checks, explained: false };

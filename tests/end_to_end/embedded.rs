@@ -127,7 +127,7 @@ fn a_kill_at_any_window_loses_nothing_and_repeats_nothing() {
 }
 
 /// A file's records have no time of their own, so gold's windows depend on when the test ran; its totals don't.
-fn assert_gold_totals(lake: &Lake, expected: &serde_json::Value) {
+pub(super) fn assert_gold_totals(lake: &Lake, expected: &serde_json::Value) {
     let sql = format!(
         "SELECT sum(TotalOrders) AS orders, sum(TotalQuantity) AS quantity, sum(TotalRevenue) AS revenue FROM {}",
         lake.table("gold_amazon_sales_aggregated")

@@ -22,6 +22,9 @@ pub const GOLD: &str = "gold_amazon_sales_aggregated";
 /// What the daemon says when a table is behind where it left it.
 pub const NOT_WHERE_IT_WAS: &str = "is not where this daemon left it";
 
+/// What a daemon says whose gold another process maintains for a time, on a slow machine.
+pub const GOLD_IS_TAKEN: &str = "waiting for a lock that another holds";
+
 /// A topic with three partitions, and tables on HDFS in a database of their own.
 pub struct Cluster {
     pub topic: String,
@@ -145,7 +148,12 @@ impl Cluster {
     }
 
     pub async fn metastore(&self) -> Metastore {
-        let settings = MetastoreSettings { uris: vec![env("HIVE_METASTORE_URIS")], ..MetastoreSettings::default() };
+        self.metastore_of(&env("HIVE_METASTORE_URIS")).await
+    }
+
+    /// Another one than the stack's main metastore.
+    pub async fn metastore_of(&self, uri: &str) -> Metastore {
+        let settings = MetastoreSettings { uris: vec![uri.to_owned()], ..MetastoreSettings::default() };
         Metastore::connect(&settings).await.expect("the metastore")
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Child;
 
-use super::cluster::{BRONZE, Cluster, GOLD, NOT_WHERE_IT_WAS, REJECTED, SILVER, signal};
+use super::cluster::{BRONZE, Cluster, GOLD, GOLD_IS_TAKEN, NOT_WHERE_IT_WAS, REJECTED, SILVER, signal};
 
 const LOG: &str = "daemon.log";
 /// Of two daemons of a group.
@@ -183,7 +183,11 @@ async fn gold_gets_another_definition_under_a_running_daemon() {
     }
     assert!(here.log(LOG).matches("the pipeline file defines gold anew").count() >= 2, "{}", here.log(LOG));
     // What the old definition's maintainer says when it ends.
-    here.stop(daemon, LOG, &["about to get another definition", "is to be computed again", "failed to write the progress"]);
+    here.stop(
+        daemon,
+        LOG,
+        &["about to get another definition", "is to be computed again", "failed to write the progress", GOLD_IS_TAKEN],
+    );
     here.assert_exact();
     let items = here.lake.query(&format!("SELECT sum(\"Items\") AS n FROM {}", here.lake.table(GOLD)));
     assert_eq!(items[0]["n"].as_i64(), Some(here.count(SILVER)));
@@ -211,7 +215,7 @@ async fn two_daemons_follow_another_definition_of_gold() {
     here.wait_until_level(&metastore, &mut daemons[1], LOGS[1]).await;
     for (daemon, log) in daemons.into_iter().zip(LOGS) {
         // Partitions change hands, twice.
-        here.stop(daemon, log, &[NOT_WHERE_IT_WAS, "another definition", "failed to write the progress"]);
+        here.stop(daemon, log, &[NOT_WHERE_IT_WAS, "another definition", "failed to write the progress", GOLD_IS_TAKEN]);
     }
     here.assert_exact();
 }

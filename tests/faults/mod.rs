@@ -7,5 +7,6 @@ mod bounds;
 mod cluster;
 mod evolution;
 mod readers;
+mod reprocess;
 mod stopping;
 mod went_back;
