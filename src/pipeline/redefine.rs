@@ -232,7 +232,11 @@ impl Session<'_> {
     /// The definition with which reading is to go on, if it is another one.
     pub(super) async fn redefined(&mut self) -> Option<Definition> {
         let reason = self.definition.reason(&self.silver)?;
-        let table = self.silver.live().and_then(|stage| stage.silver.lake().cloned());
+        let table = match reason {
+            // It has none open.
+            Reason::Stopped => self.silver.table().await.and_then(|table| table.lake().cloned()),
+            _ => self.silver.live().and_then(|stage| stage.silver.lake().cloned()),
+        };
         let (next, plan) = match self.definition.read(reason, table.as_ref()) {
             Ok(None) => {
                 debug!(?reason, "the pipeline file defines silver as before");
@@ -255,6 +259,10 @@ impl Session<'_> {
             return None;
         }
         if next.silver == self.definition.current.silver {
+            // Whatever stopped it would stop it again.
+            if reason == Reason::Stopped && !matches!(self.silver.misfit(&plan).await, Ok(None)) {
+                return None;
+            }
             match next.gold == self.definition.current.gold {
                 true => info!("silver has got columns from fields of messages: reading goes on with these"),
                 false => info!(?reason, "the pipeline file defines gold anew: reading goes on with that"),
@@ -283,6 +291,11 @@ pub(super) const APPLY: &str =
     "`lakesmith schema plan --output plan.json` shows the steps, `lakesmith schema apply plan.json` does them";
 
 impl Silver {
+    /// Silver's table as it is now; none where there is no answer.
+    async fn table(&self) -> Option<SilverTable> {
+        SilverTable::open_spec(&self.parts.catalog, &self.parts.silver).await.ok().flatten()
+    }
+
     /// What a definition needs of the table that it isn't yet; none if its rows can be written.
     async fn misfit(&self, plan: &SilverPlan) -> Result<Option<String>> {
         let table = SilverTable::open_spec(&self.parts.catalog, &self.parts.silver).await?;

@@ -126,3 +126,27 @@ fn a_definition_of_gold_whose_apply_is_killed_at_every_step_is_finished_by_the_n
     lake.ok(&["run", "--until-caught-up"]);
     lake.verify();
 }
+
+/// What a gold table's columns are, and since when; and the way to change them.
+#[test]
+fn gold_is_shown_with_what_it_is_computed_by() {
+    let lake = filled();
+    let shown = lake.ok(&["schema", "show", "gold"]);
+    for part in ["windows of 1m by kafka_timestamp", "partitioned by window_date", "COUNT(DISTINCT CustomerID)", "dimension"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    let file = lake.path("pipeline.toml");
+    let text = fs::read_to_string(&file).expect("a pipeline file");
+    let measure = "[[gold.measures]]\nname = \"TotalOrders\"";
+    let wanted =
+        text.replacen(measure, &format!("[[gold.measures]]\nname = \"Items\"\nsql = \"COUNT(Quantity)\"\n\n{measure}"), 1);
+    fs::write(&file, wanted).expect("written");
+    lake.ok(&["schema", "plan", "--output", "plan.json"]);
+    lake.ok(&["schema", "apply", "plan.json"]);
+    let shown = lake.ok(&["schema", "show", "gold_amazon_sales_aggregated"]);
+    let items = shown.lines().find(|line| line.contains("│ items")).unwrap_or_else(|| panic!("{shown}"));
+    assert!(items.contains("COUNT(Quantity)") && items.contains("1 of 1"), "{items}");
+    let refused = lake.output(&["schema", "add-column", "gold", "X", "int"]);
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("gold_amazon_sales_aggregated is gold"), "{told}");
+}

@@ -1,24 +1,74 @@
-//! `lakesmith schema plan` and `apply` for gold tables.
+//! `lakesmith schema show`, `plan` and `apply` for gold tables.
 //!
 //! A gold table is changed by its maintainer. Where a daemon runs that is the daemon, which finds in the table that it is to have another
 //! definition, and reads the pipeline file again; where none runs, the command is the maintainer itself. It stands by for both.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use iceberg::TableIdent;
 
 use crate::catalog::Lakehouse;
-use crate::cli::page;
+use crate::cli::page::{self, Page};
 use crate::config::Config;
-use crate::error::{Error, Result};
-use crate::gold::{CatchUp, GoldMaintainer, GoldPlan};
+use crate::error::{Context, Error, Result};
+use crate::gold::window::{WINDOW_END, WINDOW_START};
+use crate::gold::{GoldDefinition, GoldPlan, GoldSettings, Grant, carry_out, null_columns};
 use crate::hive::ensure_view;
-use crate::metastore::Metastore;
+use crate::metastore::{HivePartition, Metastore};
 use crate::schema::Redefinition;
 use crate::silver::SilverTable;
 
 /// How often the table is looked at while another process changes it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The pipeline's gold table that a name stands for: its own name, or `gold` where there is one.
+pub fn named<'a>(config: &'a Config, name: &str) -> Option<&'a GoldSettings> {
+    let only = config.gold.first().filter(|_| config.gold.len() == 1 && name == "gold");
+    only.or_else(|| config.gold.iter().find(|gold| gold.table == name))
+}
+
+/// The columns of a gold table as it is, what each holds, and in how many partitions it is null.
+pub async fn show(config: &Config, lakehouse: &Lakehouse, settings: &GoldSettings) -> Result<String> {
+    let (database, name, metastore) = (&config.tables.database, &settings.table, lakehouse.metastore());
+    let entry = metastore.table(database, name).await.with_context(|| format!("failed to load {database}.{name}"))?;
+    let entry = entry.ok_or_else(|| {
+        Error::config(format!("table {database}.{name} does not exist")).hint("see what there is with `lakesmith tables`")
+    })?;
+    let definition = GoldDefinition::of_entry(&entry).ok_or_else(|| {
+        Error::failed(format!("table {database}.{name} does not say how it was computed"))
+            .hint("an earlier lakesmith made it; `lakesmith tables show` shows its columns")
+    })?;
+    let partitions = metastore.partitions(database, name).await;
+    let partitions = partitions.with_context(|| format!("failed to list the partitions of {database}.{name}"))?;
+    let mut page = Page::new(["column", "type", "what it is", "null in partitions"]).right([3]);
+    for column in entry.columns() {
+        let is = |name: &String| name.eq_ignore_ascii_case(&column.name);
+        let measure = definition.measures.iter().find(|measure| is(&measure.name));
+        let what = match measure {
+            Some(measure) => measure.sql.clone(),
+            None if definition.dimensions.iter().any(is) => "dimension".to_owned(),
+            None if [WINDOW_START, WINDOW_END].contains(&column.name.as_str()) => "window".to_owned(),
+            None => "not of its definition yet".to_owned(),
+        };
+        let lacks =
+            |partition: &&HivePartition| null_columns(partition).iter().any(|name| name.eq_ignore_ascii_case(&column.name));
+        let lacking = partitions.iter().filter(lacks).count();
+        let lacking = if lacking == 0 { String::new() } else { format!("{lacking} of {}", partitions.len()) };
+        page.row([column.name.clone(), column.hive_type.clone(), what, lacking]);
+    }
+    let keys: Vec<String> = entry.partition_keys().into_iter().map(|key| key.name).collect();
+    let window = humantime::format_duration(definition.window);
+    let mut text = format!(
+        "{database}.{name}, definition {}, windows of {window} by {}, partitioned by {}",
+        definition.fingerprint(),
+        definition.time_column,
+        keys.join(", ")
+    );
+    if Grant::of_entry(&entry)?.is_some() {
+        text.push_str("; its partitions are being computed again");
+    }
+    Ok(format!("{text}\n{page}"))
+}
 
 /// The plans for the gold tables that differ from the pipeline file.
 pub async fn plan(config: &Config, lakehouse: &Lakehouse, backfill: bool) -> Result<Vec<Redefinition>> {
@@ -58,31 +108,13 @@ pub async fn apply(config: &Config, lakehouse: &Lakehouse, redefinition: &Redefi
     Ok(())
 }
 
-/// Becomes the table's maintainer, and does the work.
 async fn maintain(config: &Config, lakehouse: &Lakehouse, plan: GoldPlan) -> Result<()> {
     let ident = TableIdent::from_strs([config.tables.database.as_str(), config.silver.table.as_str()])?;
     let silver = SilverTable::open(lakehouse.catalog(), &ident, config.silver.format).await?;
     let mut silver = silver.ok_or_else(|| Error::config(format!("table {ident} does not exist")))?;
     let (metastore, storages) = (lakehouse.metastore(), lakehouse.storages());
-    let mut maintainer = GoldMaintainer::stand_by(plan, &config.tables.database, metastore, storages, &silver).await?;
-    let mut left = maintainer.partitions_left();
-    while maintainer.is_redefining() {
-        silver.refresh().await?;
-        if let CatchUp::Waiting(partitions) = maintainer.catch_up(&silver, SystemTime::now()).await? {
-            let (partition, (gold, silver)) = partitions.into_iter().next().unwrap_or_default();
-            return Err(Error::stop(format!(
-                "silver is behind gold in partition {partition}, at offset {silver} and not {gold}"
-            ))
-            .hint("let the daemon run until silver has passed it, and apply the plan again: it goes on"));
-        }
-        maintainer.refresh(&silver, SystemTime::now()).await?;
-        let now_left = maintainer.partitions_left();
-        if now_left != left && now_left > 0 {
-            page::note(&format!("{} partitions are still to be computed", page::number(now_left as u64)));
-        }
-        left = now_left;
-    }
-    maintainer.close().await
+    let told = |left| page::note(&format!("{} partitions are still to be computed", page::number(left as u64)));
+    carry_out(plan, &config.tables.database, metastore, storages, &mut silver, told).await
 }
 
 /// Waits until another process has done the work.

@@ -32,8 +32,8 @@ Examples:
   lakesmith schema partition replace silver Month \"month(OrderDate)\"
   lakesmith schema plan --output plan.json     what leads silver and gold to the pipeline file
 
-A table is named by its layer (bronze, silver, rejected) or by its name, and is an Iceberg table. A field
-in a column is named by its path: address.city, items.element.price, labels.value.
+A table is named by its layer (bronze, silver, rejected) or by its name, and is an Iceberg table; gold is
+shown, planned and applied, and otherwise changed in the pipeline file. A field in a column is named by its path: address.city, items.element.price, labels.value.
 
 Each command is one version of the table's metadata and writes no data file: files of before are read by
 the ids of their fields. The daemon may run meanwhile, and goes on with its next commit; a column that it
@@ -83,7 +83,8 @@ enum TableAction {
     #[command(after_help = "\
 Examples:
   lakesmith schema show silver
-  lakesmith schema show silver --schema 2      as it was")]
+  lakesmith schema show silver --schema 2      as it was
+  lakesmith schema show gold                   with the SQL of each measure")]
     Show {
         #[command(flatten)]
         target: Target,
@@ -320,7 +321,10 @@ pub async fn run(global: &GlobalArguments, arguments: Arguments) -> Result<Outco
 
 async fn act(config: &Config, lakehouse: &Lakehouse, action: TableAction) -> Result<Outcome> {
     let text = match action {
-        TableAction::Show { target, schema } => look::show(&open(config, lakehouse, &target).await?, schema)?,
+        TableAction::Show { target, schema } => match gold::named(config, &target.table).filter(|_| schema.is_none()) {
+            Some(table) => gold::show(config, lakehouse, table).await?,
+            None => look::show(&open(config, lakehouse, &target).await?, schema)?,
+        },
         TableAction::History { target } => look::history(&open(config, lakehouse, &target).await?),
         TableAction::Diff { target, from, to } => look::diff(&open(config, lakehouse, &target).await?, from, to)?,
         TableAction::Plan { drop, backfill, output } => {
@@ -388,9 +392,14 @@ async fn open(config: &Config, lakehouse: &Lakehouse, target: &Target) -> Result
         "rejected" => config.silver.rejected_table(),
         other => other.to_lowercase(),
     };
+    let view = || config.gold.iter().find(|gold| gold.view == name);
+    if let Some(gold) = gold::named(config, &name).or_else(view) {
+        let name = if gold.view == name { &gold.view } else { &gold.table };
+        return Err(Error::config(format!("{database}.{name} is gold, which is changed in the pipeline file"))
+            .hint("`lakesmith schema plan` says which steps lead it there; `lakesmith schema show gold` shows its columns"));
+    }
     let is_hive = (name == config.bronze.table && config.bronze.format == TableFormat::Hive)
-        || (name == config.silver.table && config.silver.format == TableFormat::Hive)
-        || config.gold.iter().any(|gold| gold.table == name || gold.view == name);
+        || (name == config.silver.table && config.silver.format == TableFormat::Hive);
     if is_hive {
         return Err(Error::config(format!(
             "{database}.{name} is no Iceberg table: only of those can the schema be shown and changed"
