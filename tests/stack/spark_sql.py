@@ -16,7 +16,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Sequence
 
 from sql_client import STACK, become, serve, setting
 
@@ -25,8 +25,8 @@ from sql_client import STACK, become, serve, setting
 LINES = {"4.1": "LAKESMITH_SPARK", "3.5": "LAKESMITH_SPARK_3_5"}
 
 
-def session(line: str, metastore: Optional[str], zone: str):
-    """A local session. Hive 4 has to be asked by a newer client than the one that Spark brings, which older metastores are asked by."""
+def session(line: str, metastore: Optional[str], zone: str, more_jars: Sequence[Path] = (), more: Optional[dict] = None):
+    """A local session, with further jars and settings. Hive 4 has to be asked by a newer client than the one that Spark brings, which older metastores are asked by."""
     import logging
 
     from pyspark.sql import SparkSession
@@ -83,6 +83,8 @@ def session(line: str, metastore: Optional[str], zone: str):
     if line == "3.5":
         # Where a file does not say that Spark wrote it, days before 1582-10-15 are an error by default; as Spark 4 takes them:
         settings |= {f"spark.sql.parquet.{kind}RebaseModeInRead": "CORRECTED" for kind in ("datetime", "int96")}
+    settings["spark.driver.extraClassPath"] = ":".join(map(str, [settings["spark.driver.extraClassPath"], *more_jars]))
+    settings |= more or {}
     builder = SparkSession.builder.appName("spark_sql")
     for name, value in settings.items():
         builder = builder.config(name, str(value))
