@@ -108,7 +108,8 @@ class Reading(WithEngines):
                 size, first = ("cardinality", 1) if isinstance(engine, Trino) else ("size", 0)
                 found = engine.run(
                     f"select {size}(headers), headers[{first}].{engine.column('key')}, headers[{first}].{engine.column('value')}"
-                    f" from {table} where headers is not null limit 1"
+                    # Hive 3.1.3 takes some absent lists for lists of size -1, which are not null.
+                    f" from {table} where {size}(headers) > 0 limit 1"
                 )
                 count, name, value = found.rows[0]
                 self.assertEqual((count, name, base64.b64decode(value)), (1, "source", b"shop \xff"))
