@@ -71,14 +71,14 @@ class Comparison:
         """A topic with so many sales of the last five years."""
         topic = f"compare_{uuid.uuid4().hex[:12]}"
         kafka = (f"source.kafka.brokers={self.environment['KAFKA_BROKER']}",)
-        self._run(self.lakesmith("topic", "create", topic, "--partitions", str(PARTITIONS), settings=kafka))
+        self.run(self.lakesmith("topic", "create", topic, "--partitions", str(PARTITIONS), settings=kafka))
         sales = self.directory / "sales.jsonl"
-        self._run(self.lakesmith("generate", "--rows", str(rows), "--format", "jsonl", "--force", "--output", str(sales)))
-        self._run(self.lakesmith("produce", str(sales), "--topic", topic, "--key", "OrderID", settings=kafka))
+        self.run(self.lakesmith("generate", "--rows", str(rows), "--format", "jsonl", "--force", "--output", str(sales)))
+        self.run(self.lakesmith("produce", str(sales), "--topic", topic, "--key", "OrderID", settings=kafka))
         sales.unlink()
         return topic
 
-    def _run(self, command: list[str]) -> str:
+    def run(self, command: list[str]) -> str:
         done = subprocess.run(command, cwd=self.directory, env=self.environment, capture_output=True, text=True)
         if done.returncode != 0:
             raise SystemExit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
@@ -91,10 +91,11 @@ class Comparison:
         command = [str(HERE / "spark_job.py"), "--form", contender.removeprefix("spark-"), "--topic", topic]
         command += ["--brokers", self.environment["KAFKA_BROKER"], "--directory", f"{self.environment['HDFS_URL']}/{name}"]
         command += ["--database", name, "--rows", str(rows), "--trigger", str(self.interval)]
-        return json.loads(self._run(command).splitlines()[-1])
+        return json.loads(self.run(command).splitlines()[-1])
 
-    def _drain_with_lakesmith(self, name: str, topic: str) -> dict:
-        settings = (
+    def settings(self, name: str, topic: str) -> tuple[str, ...]:
+        """Of a pipeline with tables of its own on the stack."""
+        return (
             f"tables.database={name}",
             f"storage.warehouse={self.environment['HDFS_URL']}/{name}",
             f"source.topic={topic}",
@@ -102,7 +103,9 @@ class Comparison:
             f'metastore.uris=["{self.environment["HIVE_METASTORE_URIS"]}"]',
             f"pipeline.commit_interval={self.interval}s",
         )
-        command = self.lakesmith("run", "--until-caught-up", settings=settings)
+
+    def _drain_with_lakesmith(self, name: str, topic: str) -> dict:
+        command = self.lakesmith("run", "--until-caught-up", settings=self.settings(name, topic))
         log, out = self.directory / "run.log", self.directory / "run.out"
         began, began_at = time.monotonic(), time.time()
         with open(log, "wb") as errors, open(out, "wb") as output:
@@ -205,7 +208,7 @@ def main():
     contenders = ["lakesmith", *(name for name in arguments.contenders if name != "lakesmith")]
     with Stack() as stack, tempfile.TemporaryDirectory(prefix="lakesmith-compare-") as name:
         comparison = Comparison(str(Path(arguments.program).resolve()), stack, Path(name), arguments.interval)
-        comparison._run(comparison.lakesmith("init"))
+        comparison.run(comparison.lakesmith("init"))
         found: dict[int, dict[str, dict]] = {}
         for rows in arguments.rows:
             topic = comparison.topic(rows)

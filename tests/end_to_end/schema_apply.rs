@@ -127,6 +127,31 @@ fn a_definition_of_gold_whose_apply_is_killed_at_every_step_is_finished_by_the_n
     lake.verify();
 }
 
+/// Rows so far get a value as all rows do: by what the pipeline file says of silver.
+#[test]
+fn a_column_with_a_value_for_rows_so_far_is_reprocessed() {
+    let lake = filled();
+    let refused = lake.output(&["schema", "add-column", "silver", "Origin", "string", "--default", "web"]);
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("Origin can have no default"), "{told}");
+    assert!(told.contains("[[silver.derive]]") && told.contains("lakesmith reprocess"), "{told}");
+    let file = lake.path("pipeline.toml");
+    let text = fs::read_to_string(&file).expect("a pipeline file");
+    let column = "[[silver.derive]]\nname = \"Origin\"\nsql = \"coalesce(CAST(NULL AS VARCHAR), 'web')\"\n\n[[silver.derive]]";
+    fs::write(&file, text.replacen("[[silver.derive]]", column, 1)).expect("written");
+    let unfit = lake.output(&["reprocess"]);
+    let told = String::from_utf8_lossy(&unfit.stderr);
+    assert!(told.contains("add Origin string") && told.contains("schema apply"), "{told}");
+    lake.ok(&["schema", "add-column", "silver", "Origin", "string"]);
+    lake.ok(&["reprocess"]);
+    let rows = lake.query(&format!(
+        "SELECT count(*) AS n, min(\"Origin\") AS o, count(\"Origin\") AS c FROM {}",
+        lake.table("silver_amazon_sales")
+    ));
+    assert_eq!((rows[0]["n"].clone(), rows[0]["o"].as_str()), (rows[0]["c"].clone(), Some("web")));
+    lake.verify();
+}
+
 /// What a gold table's columns are, and since when; and the way to change them.
 #[test]
 fn gold_is_shown_with_what_it_is_computed_by() {

@@ -174,6 +174,9 @@ map<TYPE, TYPE>, struct<NAME: TYPE, ...>. Names: up to 128 letters, digits and u
         /// What it holds, for people
         #[arg(long)]
         doc: Option<String>,
+        /// Refused, with the way to give rows so far a value: tables that every engine reads have no defaults
+        #[arg(long, value_name = "VALUE")]
+        default: Option<String>,
     },
     /// Rename a column; its values stay
     #[command(after_help = "\
@@ -331,7 +334,8 @@ async fn act(config: &Config, lakehouse: &Lakehouse, action: TableAction) -> Res
             return plan::plan(config, lakehouse, drop, backfill, output.as_deref()).await;
         }
         TableAction::Apply { plan } => return plan::apply(config, lakehouse, &plan).await,
-        TableAction::AddColumn { target, name: path, field_type, place, doc } => {
+        TableAction::AddColumn { name, default: Some(value), .. } => return Err(no_defaults(&name, &value)),
+        TableAction::AddColumn { target, name: path, field_type, place, doc, default: None } => {
             let change = Change::Add { path, field_type, doc, position: place.position() };
             changed(config, lakehouse, &target, change).await?
         }
@@ -360,6 +364,15 @@ async fn act(config: &Config, lakehouse: &Lakehouse, action: TableAction) -> Res
     };
     page::print(&text)?;
     Ok(Outcome::Done)
+}
+
+/// Defaults came with version 3 of Iceberg's format, which Hive and older engines don't read.
+fn no_defaults(column: &FieldPath, value: &str) -> Error {
+    Error::config(format!("{column} can have no default: tables are of Iceberg's format version 2, in which there are none"))
+        .hint(format!(
+            "add the column without, and let [[silver.derive]] compute it, for example name = \"{column}\", \
+             sql = \"coalesce(OtherColumn, '{value}')\"; for rows so far `lakesmith reprocess` computes it too"
+        ))
 }
 
 /// A table and what lakesmith itself needs of it.
