@@ -35,6 +35,8 @@ use crate::window::Window;
 
 /// The wait for a first record; short, so that new partitions and the end of a bounded run are noticed.
 const IDLE_WAIT: Duration = Duration::from_millis(500);
+/// Not shorter, however often a pipeline commits: an idle daemon has nothing to do.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
 /// The lag stands in the log line of a commit; it is not worth a longer wait.
 pub(super) const LAG_WAIT: Duration = Duration::from_secs(1);
@@ -127,7 +129,8 @@ impl Session<'_> {
             let wait = match &cycle {
                 Some(open) if open.bytes >= self.settings.commit_bytes.as_u64() => break CycleEnd::Due,
                 Some(open) => open.deadline.saturating_duration_since(Instant::now()),
-                None => IDLE_WAIT,
+                // What comes meanwhile is in the first batch, and its wait counts: the cycle must not be longer for it.
+                None => self.settings.commit_interval.clamp(SHORTEST_WAIT, IDLE_WAIT),
             };
             if wait.is_zero() {
                 break CycleEnd::Due;
@@ -164,7 +167,7 @@ impl Session<'_> {
             self.tally.read(batch.records.num_rows() as u64);
             let open = match &mut cycle {
                 Some(open) => open,
-                None => cycle.insert(self.open_cycle()?),
+                None => cycle.insert(self.open_cycle(asked)?),
             };
             if !open.push(batch).await? {
                 break CycleEnd::Due;
@@ -215,7 +218,8 @@ impl Session<'_> {
         bronze
     }
 
-    fn open_cycle(&mut self) -> Result<OpenCycle> {
+    /// A cycle whose first batch was asked for at that time: that is when its first record came at the earliest.
+    fn open_cycle(&mut self, asked: Instant) -> Result<OpenCycle> {
         let barrier = CloseBarrier::new();
         let workers = 0..self.settings.workers;
         let bronze = workers.clone().take(self.bronze.writers_max());
@@ -228,7 +232,7 @@ impl Session<'_> {
             }
             None => None,
         };
-        Ok(OpenCycle::open(barrier, Instant::now() + self.settings.commit_interval, bronze, silver))
+        Ok(OpenCycle::open(barrier, asked + self.settings.commit_interval, bronze, silver))
     }
 
     /// Writes the metadata of all tables, closes all files at once, and swaps the pointers in order.
