@@ -12,8 +12,9 @@
 //! *Invariants*: the table's offsets stay what they are; the counts of its records follow. Rows without coordinates, which other engines may
 //! have written, stay. A replacement whose commit id the table bears is done, and not done again.
 //!
-//! *Failure*: others may commit meanwhile. Batches only have it worked out on top of them; where a file is gone that was to be rewritten (a
-//! compaction), its rows are written again from where they are now.
+//! *Failure*: others may commit meanwhile. Batches only have it worked out on top of them, and of what was written all but the manifest list and
+//! the metadata file serves again, so that it gets in between two batches; where a file is gone that was to be rewritten (a compaction), its
+//! rows are written again from where they are now.
 //!
 //! *What may leak*: manifests, and rewritten files, of attempts that others were faster than.
 
@@ -35,10 +36,10 @@ use super::append::snapshot_id;
 use super::manifests::{self, Gone};
 use super::progress::{self, Ancestry};
 use super::scan::{FileReader, OffsetRanges};
-use super::upkeep::unreadable;
+use super::upkeep::{Dropped, unreadable};
 use super::writer::{DataFiles, WriterSettings};
 use super::{LakeTable, summary};
-use crate::catalog::{CommitOutcome, Rejection, Version};
+use crate::catalog::{Rejection, SwapOutcome, Turn, Version};
 use crate::checkpoint::PartitionId;
 use crate::error::{Context, Error, Result};
 use crate::record::{OFFSET, PARTITION, coordinates, position};
@@ -104,13 +105,25 @@ struct Survey {
     deletes: HashSet<String>,
 }
 
-/// What was found out in earlier tries.
+/// What was found out, and written, in earlier tries.
 #[derive(Default)]
 struct Known {
     fates: HashMap<String, Fate>,
     deletes: HashSet<String>,
     /// The other rows of these files, written anew.
     rewritten: Option<(HashSet<String>, DataFiles)>,
+    /// Manifests without the files that leave, by the path of each one's source, with these files.
+    manifests: HashMap<String, (ManifestFile, Vec<(i32, DataFile)>)>,
+    /// Manifests of the files that come.
+    added: Vec<ManifestFile>,
+}
+
+/// A version of the table with the replacement in it, written but not its current one.
+struct Attempt {
+    from: Version,
+    to: Version,
+    dropped: Dropped,
+    report: Replaced,
 }
 
 impl LakeTable {
@@ -133,45 +146,59 @@ impl LakeTable {
 
     /// Makes a replacement; none if it was in the table. The table then stands as it was read last.
     pub async fn replace(&mut self, replacement: &Replacement, settings: &WriterSettings) -> Result<Option<Replaced>> {
-        let mut backoff = Backoff::new(&self.catalog().settings().commit_retry);
-        let mut known = Known::default();
+        let (catalog, ident) = (self.catalog().clone(), self.ident().clone());
+        let mut backoff = Backoff::new(&catalog.settings().commit_retry);
+        let (mut known, mut turn) = (Known::default(), Turn::default());
         loop {
-            self.refresh().await?;
-            if self.has_replacement(replacement.commit_id) {
-                return Ok(None);
-            }
-            let survey = self.survey(&replacement.ranges, &known).await?;
-            let kept = self.rewrite(&survey, &replacement.ranges, settings, &mut known).await?;
-            let (report, from, snapshot, marks) = self.prepare_replacement(replacement, &survey, &kept).await?;
-            known.fates = survey.fates;
-            known.deletes = survey.deletes;
-            let change = |version: &Version| {
-                if version.location != from.location {
-                    return Err(Rejection::Moved { found: Some(version.location.clone()) });
+            let attempt = match self.attempt_replacement(replacement, settings, &mut known).await {
+                Ok(Some(attempt)) => attempt,
+                ended => {
+                    turn.pass().await;
+                    return ended.map(|_| None);
                 }
-                let builder = version.metadata.as_ref().clone().into_builder(Some(version.location.clone()));
-                let builder =
-                    builder.set_branch_snapshot(snapshot.clone(), MAIN_BRANCH)?.set_properties(marks.properties.clone())?;
-                Ok(builder.remove_properties(&marks.removed)?)
             };
-            let ident = self.ident().clone();
-            match self.commit_change(change).await? {
-                CommitOutcome::Committed(()) => return Ok(Some(report)),
-                CommitOutcome::Rejected(Rejection::Moved { found: Some(found) }) => {
-                    debug!(table = %ident, found, "another commit was faster, replacing rows on top of it");
-                    if !backoff.wait().await {
-                        return Err(Rejection::Moved { found: Some(found) }.into_error(&ident));
-                    }
+            let Attempt { from, to, dropped, report } = attempt;
+            match catalog.settle(&ident, &from, &to, turn, &mut backoff).await.outcome {
+                SwapOutcome::Committed => {
+                    self.refresh().await?;
+                    dropped.delete(catalog.storages(), catalog.file_io(), self.metadata()).await;
+                    return Ok(Some(report));
                 }
-                CommitOutcome::Rejected(rejection) => return Err(rejection.into_error(&ident)),
-                CommitOutcome::Unknown(error) => {
-                    // Whatever happened: the next look at the table tells, by the commit id.
-                    if !backoff.wait().await {
-                        return Err(error.context(format!("the outcome of a replacement in table {ident} is unknown")));
-                    }
+                SwapOutcome::Rejected(Rejection::Moved { found: Some(found) }) => {
+                    debug!(table = %ident, found, "another commit was faster, replacing rows on top of it");
+                    turn = match catalog.next_turn(&ident, &from, &mut backoff).await {
+                        Some(turn) => turn,
+                        None => return Err(Rejection::Moved { found: Some(found) }.into_error(&ident)),
+                    };
+                }
+                SwapOutcome::Rejected(rejection) => return Err(rejection.into_error(&ident)),
+                // Whoever looks at the table again finds out by the commit id.
+                SwapOutcome::Unknown(error) => {
+                    return Err(error.context(format!("the outcome of a replacement in table {ident} is unknown")));
                 }
             }
         }
+    }
+
+    /// Writes a version of the table as it is now with the replacement in it; none if it is in the table.
+    async fn attempt_replacement(
+        &mut self,
+        replacement: &Replacement,
+        settings: &WriterSettings,
+        known: &mut Known,
+    ) -> Result<Option<Attempt>> {
+        self.refresh().await?;
+        if self.has_replacement(replacement.commit_id) {
+            return Ok(None);
+        }
+        let survey = self.survey(&replacement.ranges, known).await?;
+        if known.deletes != survey.deletes {
+            known.manifests.clear();
+        }
+        let kept = self.rewrite(&survey, &replacement.ranges, settings, known).await?;
+        let attempt = self.write_replacement(replacement, &survey, &kept, known).await?;
+        (known.fates, known.deletes) = (survey.fates, survey.deletes);
+        Ok(Some(attempt))
     }
 
     async fn loaded_manifests(&mut self) -> Result<Vec<(ManifestFile, Option<Arc<Manifest>>)>> {
@@ -233,10 +260,12 @@ impl LakeTable {
         {
             return Ok(files.clone());
         }
+        known.added.clear();
         if let Some((_, files)) = known.rewritten.take() {
             self.discard(&files).await;
         }
         if mixed.is_empty() {
+            known.rewritten = Some((mixed, DataFiles::default()));
             return Ok(DataFiles::default());
         }
         info!(table = %self.ident(), files = mixed.len(), "writing files anew that hold rows to be replaced and others");
@@ -258,15 +287,17 @@ impl LakeTable {
         Ok(files)
     }
 
-    /// Writes manifests and manifest list of the version that is read, with the replacement in it.
-    async fn prepare_replacement(
+    /// Writes manifests, manifest list and metadata file of the version that is read, with the replacement in it; durable on return.
+    async fn write_replacement(
         &self,
         replacement: &Replacement,
         survey: &Survey,
         kept: &DataFiles,
-    ) -> Result<(Replaced, Version, Snapshot, progress::Marks)> {
+        known: &mut Known,
+    ) -> Result<Attempt> {
         let (from, id, name) = (self.version().clone(), snapshot_id(replacement.commit_id), Uuid::now_v7());
-        let (metadata, output) = (&from.metadata, self.catalog().file_io());
+        let barrier = CloseBarrier::new();
+        let (metadata, output) = (&from.metadata, self.catalog().storages().file_io_deferred(&barrier));
         let directory = format!("{}/metadata", metadata.location());
         let mut report = Replaced { rows_added: replacement.rows.values().sum(), ..Replaced::default() };
         let mut removed = RowCounts::new();
@@ -285,14 +316,21 @@ impl LakeTable {
         report.rows_removed = removed.values().sum();
 
         let goes = |path: &str| !matches!(survey.fates.get(path), None | Some(Fate::Stays));
-        let (mut list, mut gone) = (Vec::new(), Gone::default());
+        let (mut list, mut gone) = (Vec::new(), Vec::new());
         for (number, (manifest, loaded)) in survey.manifests.iter().enumerate() {
-            let location = format!("{directory}/{name}-r{number}.avro");
-            let rewritten = match loaded {
-                Some(loaded) => manifests::without(output, &location, metadata, id, manifest, loaded, &goes, &mut gone).await?,
-                None => None,
-            };
-            list.push(rewritten.unwrap_or_else(|| manifest.clone()));
+            let source = &manifest.manifest_path;
+            if let (Some(loaded), false) = (loaded, known.manifests.contains_key(source)) {
+                let (location, mut files) = (format!("{directory}/{name}-r{number}.avro"), Gone::default());
+                let written = manifests::without(&output, &location, metadata, id, manifest, loaded, &goes, &mut files).await?;
+                known.manifests.extend(written.map(|written| (source.clone(), (written, files.files))));
+            }
+            match known.manifests.get(source) {
+                Some((written, files)) => {
+                    list.push(written.clone());
+                    gone.extend(files.iter().cloned());
+                }
+                None => list.push(manifest.clone()),
+            }
         }
         let mut added: BTreeMap<i32, Vec<DataFile>> = BTreeMap::new();
         for TableFile { spec_id, file } in &replacement.files {
@@ -301,10 +339,13 @@ impl LakeTable {
         if !kept.is_empty() {
             added.entry(kept.spec_id).or_default().extend(kept.files.iter().cloned());
         }
-        for (spec_id, files) in &added {
-            let location = format!("{directory}/{name}-a{spec_id}.avro");
-            list.insert(0, manifests::write_added(output, &location, metadata, id, *spec_id, files).await?);
+        if known.added.is_empty() {
+            for (spec_id, files) in &added {
+                let location = format!("{directory}/{name}-a{spec_id}.avro");
+                known.added.push(manifests::write_added(&output, &location, metadata, id, *spec_id, files).await?);
+            }
         }
+        list.splice(0..0, known.added.iter().cloned());
 
         let mut after = self.checkpoint()?.unwrap_or_default();
         for (partition, coverage) in &mut after.partitions {
@@ -319,7 +360,7 @@ impl LakeTable {
             files.into_iter().map(|(spec_id, file)| Ok((Arc::new(spec(spec_id)?), file))).collect()
         };
         let added = added.into_iter().flat_map(|(spec_id, files)| files.into_iter().map(move |file| (spec_id, file)));
-        let (added, gone) = (with_specs(added.collect())?, with_specs(gone.files)?);
+        let (added, gone) = (with_specs(added.collect())?, with_specs(gone)?);
         let summary = summary::overwrite(&added, &gone, metadata.current_schema(), previous, marks.summary.clone());
         let snapshot = Snapshot::builder()
             .with_snapshot_id(id)
@@ -330,8 +371,16 @@ impl LakeTable {
             .with_summary(summary)
             .with_schema_id(metadata.current_schema_id())
             .build();
-        manifests::write_list(output, &snapshot, list).await?;
-        Ok((report, from, snapshot, marks))
+        manifests::write_list(&output, &snapshot, list).await?;
+        let builder = metadata.as_ref().clone().into_builder(Some(from.location.clone()));
+        let builder = builder.set_branch_snapshot(snapshot, MAIN_BRANCH)?.set_properties(marks.properties)?;
+        let built = builder.remove_properties(&marks.removed)?.build()?;
+        let mut dropped = Dropped::default();
+        dropped.log(&built.metadata, built.expired_metadata_logs);
+        let to = self.catalog().next_version(&from, built.metadata);
+        self.catalog().write_version_with(&to, &output).await?;
+        barrier.wait().await.with_context(|| format!("metadata of table {} could not be closed", self.ident()))?;
+        Ok(Attempt { from, to, dropped, report })
     }
 }
 

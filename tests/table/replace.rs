@@ -14,6 +14,7 @@ use super::lake::{Lake, append, committed, offsets, origin, rows};
 super::on_every_lake!(
     files_leave_stay_or_are_written_anew,
     a_batch_beside_a_replacement_is_kept,
+    a_replacement_gets_in_between_many_batches,
     a_replacement_is_made_once,
     a_twin_takes_nothing_with_it,
 );
@@ -109,6 +110,27 @@ async fn a_batch_beside_a_replacement_is_kept(lake: &Lake) {
     assert_eq!(found(&table, 0).await, (0..20).collect::<Vec<_>>());
     assert_eq!(found(&table, 1).await, (0..12).collect::<Vec<_>>());
     assert_eq!(table.checkpoint().unwrap().unwrap().positions(), "d;0:0+20;1:0+12");
+}
+
+/// What it wrote for one version of the table serves for the next: only the list and the metadata are written again.
+async fn a_replacement_gets_in_between_many_batches(lake: &Lake) {
+    let mut table = lake.table("t", &[]).await;
+    for commit in 0..10 {
+        append_all(&mut table, &[(0, range(commit * 10, commit * 10 + 10)), (1, range(commit * 10, commit * 10 + 10))]).await;
+    }
+    let mut twin = twin(lake, &table, &[(0, range(5, 40))]).await;
+    let replacement = replacement(&mut twin, BTreeMap::from([(0, range(5, 95))])).await;
+    let mut daemon = lake.open(&lake.catalog, "t").await;
+    let (replaced, ()) = tokio::join!(async { table.replace(&replacement, &WriterSettings::default()).await.unwrap() }, async {
+        for commit in 10..20 {
+            append(&mut daemon, 0, range(commit * 10, commit * 10 + 10)).await;
+        }
+    });
+    assert_eq!(replaced, Some(Replaced { files_removed: 10, files_rewritten: 10, rows_removed: 90, rows_added: 35 }));
+    let reopened = lake.open(&lake.catalog, "t").await;
+    assert_eq!(found(&reopened, 0).await, (0..40).chain(95..200).collect::<Vec<_>>());
+    assert_eq!(found(&reopened, 1).await, (0..100).collect::<Vec<_>>());
+    assert_eq!(reopened.checkpoint().unwrap().unwrap().positions(), "d;0:0+200-55;1:0+100");
 }
 
 async fn a_replacement_is_made_once(lake: &Lake) {
