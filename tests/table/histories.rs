@@ -1,4 +1,5 @@
-//! Random histories of changes, batches and replacements against a model: whatever becomes of a table's columns, each row keeps the values of its fields.
+//! Random histories of changes, batches and replacements against a model: whatever becomes of a table's columns, each row keeps the values of
+//! its fields.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -32,8 +32,9 @@ Examples:
   lakesmith schema partition replace silver Month \"month(OrderDate)\"
   lakesmith schema plan --output plan.json     what leads silver and gold to the pipeline file
 
-A table is named by its layer (bronze, silver, rejected) or by its name, and is an Iceberg table; gold is
-shown, planned and applied, and otherwise changed in the pipeline file. A field in a column is named by its path: address.city, items.element.price, labels.value.
+A table is named by its layer (bronze, silver, rejected) or by its name, and is an Iceberg table. Gold
+is shown, planned and applied, and otherwise changed in the pipeline file. A field in a column is
+named by its path: address.city, items.element.price, labels.value.
 
 Each command is one version of the table's metadata and writes no data file: files of before are read by
 the ids of their fields. The daemon may run meanwhile, and goes on with its next commit; a column that it

@@ -126,7 +126,8 @@ async fn replace(
     let twin = twin.ok_or_else(|| {
         Error::stop(format!("table {} is gone, with rows for {}", twin_ident(table.ident()), table.ident()))
             .hint(
-                "did somebody drop it? records of the ranges may be in none of the tables: `lakesmith reprocess --abandon` takes the note                  of the reprocessing away; then reprocess the same ranges again",
+                "did somebody drop it? records of the ranges may be in none of the tables: `lakesmith reprocess --abandon` takes the note \
+                 of the reprocessing away; then reprocess the same ranges again",
             )
     })?;
     let twin = lake(twin)?;
