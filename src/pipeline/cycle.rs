@@ -267,6 +267,11 @@ impl OpenCycle {
         Self { barrier, delta, highest_ms, bytes: 0, deadline, bronze, silver }
     }
 
+    /// Records so far.
+    pub fn records(&self) -> u64 {
+        self.delta.records()
+    }
+
     /// Takes a batch; false when bronze's lane has failed, so that the cycle should be finished to learn why.
     pub async fn push(&mut self, batch: RawBatch) -> Result<bool> {
         self.delta

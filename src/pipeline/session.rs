@@ -167,8 +167,13 @@ impl Session<'_> {
             self.tally.read(batch.records.num_rows() as u64);
             let open = match &mut cycle {
                 Some(open) => open,
-                None => cycle.insert(self.open_cycle(asked)?),
+                None => cycle.insert(self.open_cycle()?),
             };
+            if open.records() == 0 && batch.records.num_rows() > 0 {
+                // The first record came while it was asked for, and the time since then counts. A batch without records, which names
+                // partitions that begin, waits for some as long as it may.
+                open.deadline = asked + self.settings.commit_interval;
+            }
             if !open.push(batch).await? {
                 break CycleEnd::Due;
             }
@@ -218,8 +223,7 @@ impl Session<'_> {
         bronze
     }
 
-    /// A cycle whose first batch was asked for at that time: that is when its first record came at the earliest.
-    fn open_cycle(&mut self, asked: Instant) -> Result<OpenCycle> {
+    fn open_cycle(&mut self) -> Result<OpenCycle> {
         let barrier = CloseBarrier::new();
         let workers = 0..self.settings.workers;
         let bronze = workers.clone().take(self.bronze.writers_max());
@@ -232,7 +236,7 @@ impl Session<'_> {
             }
             None => None,
         };
-        Ok(OpenCycle::open(barrier, asked + self.settings.commit_interval, bronze, silver))
+        Ok(OpenCycle::open(barrier, Instant::now() + self.settings.commit_interval, bronze, silver))
     }
 
     /// Writes the metadata of all tables, closes all files at once, and swaps the pointers in order.
