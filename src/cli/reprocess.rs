@@ -11,7 +11,7 @@ use crate::catalog::Lakehouse;
 use crate::checkpoint::{OffsetRange, PartitionId};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::pipeline::{self, ReprocessOptions, Reprocessed, Selection};
+use crate::pipeline::{self, Abandoned, ReprocessOptions, Reprocessed, Selection};
 use crate::table::Replaced;
 
 /// Compute silver, rejected and gold again from bronze, by the definition of now
@@ -22,7 +22,7 @@ Examples:
   lakesmith reprocess                               everything
   lakesmith reprocess --offsets 0:1000..2000 --offsets 1:500..
   lakesmith reprocess --since 2025-01-01 --until \"2025-01-02 12:00\"
-  lakesmith reprocess --since -1d --into _new       into new tables, to be compared first
+  lakesmith reprocess --since 2025-01-01 --into _new    into new tables, to be compared first
   lakesmith reprocess --abandon                     take back what was begun
 
 It may run beside the daemon, and goes on where it was killed or stopped when it is given again. The
@@ -32,7 +32,8 @@ silver and rejected, or in neither; `lakesmith verify` knows of it. Rows that ot
 deleted in these ranges come back as bronze has them. Snapshots from before still show the old rows.
 
 A time selects all offsets from the first to the last record of each topic partition whose timestamp
-lies in it. Times are in UTC.")]
+lies in it. Times are in UTC. One like -1d is another time when it is given again: leave it out to go
+on; with --into, name the time.")]
 pub struct Arguments {
     /// Only records that are in the rejected table
     #[arg(long)]
@@ -94,7 +95,13 @@ async fn carry_out(config: &Config, lakehouse: &Lakehouse, arguments: &Arguments
     let definition = config.definition();
     if arguments.abandon {
         return Ok(match pipeline::abandon_reprocessing(&definition, lakehouse).await? {
-            Some(ranges) => format!("the reprocessing of {ranges} is taken back; the tables are as they were"),
+            Some(Abandoned::TakenBack(ranges)) => {
+                format!("the reprocessing of {ranges} is taken back; the tables are as they were")
+            }
+            Some(Abandoned::HalfDone(ranges)) => format!(
+                "the reprocessing of {ranges} is given up: silver has the new rows, and rejected's are lost; \
+                 reprocess these offsets again, so that every record is in one of the two"
+            ),
             None => "no reprocessing was begun: nothing to take back".to_owned(),
         });
     }

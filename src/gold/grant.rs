@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::plan::GoldPlan;
-use super::progress::{COMPUTED_AGAIN, NEXT_DEFINITION, REVISION, Revision};
+use super::progress::{NEXT_DEFINITION, REVISION, Revision};
 use super::silver::TimeRange;
 use super::window::Windows;
 use crate::checkpoint::{Coverage, OffsetRange, PartitionId, format_positions, parse_positions};
 use crate::error::{Context, Error, Result};
 use crate::hive::PartitionKey;
-use crate::metastore::{CompareAndSwap, EnvironmentContext, HivePartition, HiveTable, Metastore};
+use crate::metastore::{CompareAndSwap, EnvironmentContext, HiveTable, Metastore};
 
 /// What becomes of the rows that a table has when it gets another definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,14 +122,9 @@ impl Again {
         self.spans.iter().any(|span| span.from_us <= partition_us && partition_us < span.to_us)
     }
 
-    /// Whether a partition is done.
-    pub fn is_done(&self, partition: &HivePartition) -> bool {
-        partition.parameter(COMPUTED_AGAIN) == Some(self.id.to_string().as_str())
-    }
-
-    /// Whether a table is done.
-    pub fn is_done_in(&self, entry: &HiveTable) -> bool {
-        entry.parameter(COMPUTED_AGAIN) == Some(self.id.to_string().as_str())
+    /// Whether a partition, or at the end the table, is done, by its parameter `lakesmith.computed-again`.
+    pub fn is_done(&self, computed_again: Option<&str>) -> bool {
+        computed_again == Some(self.id.to_string().as_str())
     }
 
     /// All partitions that are concerned, whether they exist or not.

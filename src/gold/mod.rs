@@ -30,7 +30,7 @@ pub mod versions;
 pub mod watermark;
 pub mod window;
 
-pub use carry_out::carry_out;
+pub use carry_out::{Workplace, carry_out};
 pub use definition::{GoldDefinition, OtherDefinition, Standing};
 pub use grant::{Again, Grant, OldRows, Touched, Work};
 pub use lease::maintainer_lock;

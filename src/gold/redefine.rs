@@ -98,7 +98,7 @@ impl GoldMaintainer {
     pub(super) fn begin_again(&mut self, again: Again, partitions: &[HivePartition]) -> Result<()> {
         let keys = self.lease.entry().partition_keys();
         let mut outdated = again.partitions(&self.plan.windows())?;
-        for done in partitions.iter().filter(|partition| again.is_done(partition)) {
+        for done in partitions.iter().filter(|partition| again.is_done(partition.parameter(COMPUTED_AGAIN))) {
             outdated.remove(&key_of(&keys, done));
         }
         info!(table = %self.lease.name(), partitions = outdated.len(), "rows of silver were replaced: computing gold again");

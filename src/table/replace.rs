@@ -77,6 +77,8 @@ pub struct Replacement {
     pub rows: RowCounts,
     /// Further entries of the snapshot's summary.
     pub summary: BTreeMap<String, String>,
+    /// A note and its value that the table must bear: without it, the replacement was taken back, and its files may be gone.
+    pub while_noted: Option<(String, String)>,
 }
 
 /// What a replacement did to the table's files.
@@ -190,6 +192,12 @@ impl LakeTable {
         self.refresh().await?;
         if self.has_replacement(replacement.commit_id) {
             return Ok(None);
+        }
+        if let Some((key, value)) = replacement.while_noted.as_ref().filter(|(key, value)| self.note(key) != Some(value.as_str()))
+        {
+            debug!(table = %self.ident(), key, value, "the note of a replacement is gone");
+            return Err(Error::stop(format!("the replacement of rows of table {} was taken back meanwhile", self.ident()))
+                .hint("nothing was changed; give the command again to begin anew"));
         }
         let survey = self.survey(&replacement.ranges, known).await?;
         if known.deletes != survey.deletes {

@@ -130,7 +130,7 @@ impl Content {
 
 /// Whether a partition that begins at that instant awaits being computed again.
 fn awaits(again: Option<&Again>, begin_us: i64, computed_again: Option<&str>) -> bool {
-    again.is_some_and(|again| again.covers(begin_us) && computed_again != Some(again.id.to_string().as_str()))
+    again.is_some_and(|again| again.covers(begin_us) && !again.is_done(computed_again))
 }
 
 fn positions(table: &str, text: Option<&str>) -> Result<Option<Positions>> {

@@ -335,7 +335,7 @@ async fn replace(
     append(&mut twin, &mut model.rows, &offsets, range, left_out).await;
     let (files, rows) = (twin.data_files().await.unwrap(), BTreeMap::from([(0, offsets.len() as u64)]));
     let ranges = BTreeMap::from([(0, range)]);
-    let replacement = Replacement { commit_id: Uuid::now_v7(), ranges, files, rows, summary: BTreeMap::new() };
+    let replacement = Replacement { commit_id: Uuid::now_v7(), ranges, files, rows, summary: BTreeMap::new(), while_noted: None };
     table.replace(&replacement, &WriterSettings::default()).await.unwrap();
     twin.drop_twin().await.unwrap();
     remember(table, model);

@@ -16,6 +16,7 @@ super::on_every_lake!(
     a_batch_beside_a_replacement_is_kept,
     a_replacement_gets_in_between_many_batches,
     a_replacement_is_made_once,
+    a_replacement_that_was_taken_back_changes_nothing,
     a_twin_takes_nothing_with_it,
 );
 
@@ -52,7 +53,7 @@ async fn replacement(twin: &mut LakeTable, ranges: OffsetRanges) -> Replacement 
     let files = twin.data_files().await.unwrap();
     let rows = twin.checkpoint().unwrap().unwrap().partitions.into_iter().map(|(id, coverage)| (id, coverage.records)).collect();
     let summary = BTreeMap::from([("why".to_owned(), "a test".to_owned())]);
-    Replacement { commit_id: Uuid::now_v7(), ranges, files, rows, summary }
+    Replacement { commit_id: Uuid::now_v7(), ranges, files, rows, summary, while_noted: None }
 }
 
 /// How often each offset of a partition is in the table.
@@ -150,6 +151,28 @@ async fn a_replacement_is_made_once(lake: &Lake) {
     assert_eq!(again.checkpoint().unwrap().unwrap().positions(), "d;0:0+10-10");
     append(&mut again, 0, range(10, 12)).await;
     assert_eq!(found(&again, 0).await, [10, 11]);
+}
+
+/// Its note is gone: whoever took it may have deleted its files by now.
+async fn a_replacement_that_was_taken_back_changes_nothing(lake: &Lake) {
+    const NOTE: &str = "lakesmith.note";
+    let mut table = lake.table("t", &[]).await;
+    append(&mut table, 0, range(0, 10)).await;
+    let mut twin = twin(lake, &table, &[(0, range(0, 3))]).await;
+    let mut replacement = replacement(&mut twin, BTreeMap::from([(0, range(0, 10))])).await;
+    replacement.while_noted = Some((NOTE.to_owned(), "mine".to_owned()));
+    for note in [None, Some("another's")] {
+        assert!(table.exchange_note(NOTE, None, note).await.unwrap());
+        let mut late = lake.open(&lake.catalog, "t").await;
+        let error = late.replace(&replacement, &WriterSettings::default()).await.unwrap_err();
+        assert!(error.to_string().contains("was taken back meanwhile"), "{error}");
+        assert_eq!(found(&late, 0).await, (0..10).collect::<Vec<_>>());
+    }
+    // A note is exchanged for what was expected, and for nothing else.
+    assert!(!table.exchange_note(NOTE, None, Some("mine")).await.unwrap());
+    assert!(table.exchange_note(NOTE, Some("another's"), Some("mine")).await.unwrap());
+    assert!(table.replace(&replacement, &WriterSettings::default()).await.unwrap().is_some());
+    assert_eq!(found(&table, 0).await, [0, 1, 2]);
 }
 
 async fn a_twin_takes_nothing_with_it(lake: &Lake) {

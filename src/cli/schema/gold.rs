@@ -3,8 +3,6 @@
 //! A gold table is changed by its maintainer. Where a daemon runs that is the daemon, which finds in the table that it is to have another
 //! definition, and reads the pipeline file again; where none runs, the command is the maintainer itself. It stands by for both.
 
-use std::time::Duration;
-
 use iceberg::TableIdent;
 
 use crate::catalog::Lakehouse;
@@ -12,14 +10,11 @@ use crate::cli::page::{self, Page};
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::gold::window::{WINDOW_END, WINDOW_START};
-use crate::gold::{GoldDefinition, GoldPlan, GoldSettings, Grant, carry_out, null_columns};
+use crate::gold::{GoldDefinition, GoldPlan, GoldSettings, Grant, Workplace, carry_out, null_columns};
 use crate::hive::ensure_view;
-use crate::metastore::{HivePartition, Metastore};
+use crate::metastore::HivePartition;
 use crate::schema::Redefinition;
 use crate::silver::SilverTable;
-
-/// How often the table is looked at while another process changes it.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The pipeline's gold table that a name stands for: its own name, or `gold` where there is one.
 pub fn named<'a>(config: &'a Config, name: &str) -> Option<&'a GoldSettings> {
@@ -95,10 +90,20 @@ pub fn ensure_applicable(config: &Config, lakehouse: &Lakehouse, redefinition: &
 pub async fn apply(config: &Config, lakehouse: &Lakehouse, redefinition: &Redefinition, plan: GoldPlan) -> Result<()> {
     let (metastore, database) = (lakehouse.metastore(), &config.tables.database);
     if redefinition.grant(metastore).await? {
-        tokio::select! {
-            done = maintain(config, lakehouse, plan) => done?,
-            done = watch(redefinition, metastore) => done?,
-        }
+        let ident = TableIdent::from_strs([database.as_str(), config.silver.table.as_str()])?;
+        let silver = SilverTable::open(lakehouse.catalog(), &ident, config.silver.format).await?;
+        let mut silver = silver.ok_or_else(|| Error::config(format!("table {ident} does not exist")))?;
+        let place = Workplace { database, metastore, storages: lakehouse.storages() };
+        let told = |left| page::note(&format!("{} partitions are still to be computed", page::number(left as u64)));
+        let is_done = async || {
+            if redefinition.is_done(metastore).await? {
+                return Ok(true);
+            }
+            // A maintainer that wrote its progress at the same moment may have written over it.
+            redefinition.grant(metastore).await?;
+            Ok(false)
+        };
+        carry_out(plan, place, &mut silver, told, is_done).await?;
     } else if let Some(view) = plan.view_spec(database)? {
         ensure_view(metastore, &view).await?;
     }
@@ -106,25 +111,4 @@ pub async fn apply(config: &Config, lakehouse: &Lakehouse, redefinition: &Redefi
         page::note(&format!("done: {} in {}", step.what, redefinition.name()));
     }
     Ok(())
-}
-
-async fn maintain(config: &Config, lakehouse: &Lakehouse, plan: GoldPlan) -> Result<()> {
-    let ident = TableIdent::from_strs([config.tables.database.as_str(), config.silver.table.as_str()])?;
-    let silver = SilverTable::open(lakehouse.catalog(), &ident, config.silver.format).await?;
-    let mut silver = silver.ok_or_else(|| Error::config(format!("table {ident} does not exist")))?;
-    let (metastore, storages) = (lakehouse.metastore(), lakehouse.storages());
-    let told = |left| page::note(&format!("{} partitions are still to be computed", page::number(left as u64)));
-    carry_out(plan, &config.tables.database, metastore, storages, &mut silver, told).await
-}
-
-/// Waits until another process has done the work.
-async fn watch(redefinition: &Redefinition, metastore: &Metastore) -> Result<()> {
-    loop {
-        crate::retry::sleep(LOOK_EVERY).await;
-        if redefinition.is_done(metastore).await? {
-            return Ok(());
-        }
-        // A maintainer that wrote its progress at the same moment may have written over it.
-        redefinition.grant(metastore).await?;
-    }
 }

@@ -14,6 +14,8 @@ use crate::catalog::{HiveCatalog, Lakehouse};
 use crate::checkpoint::{OffsetRange, PartitionId};
 use crate::error::{Context, Error, Result};
 use crate::gold::{Again, GoldPlan, SilverRows, Standing, Touched};
+use crate::metastore::HiveTable;
+use crate::pipeline::redefine::{APPLY, misfit};
 use crate::pipeline::silver_stage::SilverParts;
 use crate::pipeline::specs::{bronze_spec, gold_plans, rejected_spec, silver_spec};
 use crate::record::{OFFSET, PARTITION, TIMESTAMP, column, coordinates};
@@ -85,10 +87,11 @@ impl<'a> Ground<'a> {
             ))
             .hint("compute them into new tables: `lakesmith reprocess --into _new`"));
         };
-        match crate::pipeline::redefine::misfit(&self.silver, &self.plan)? {
+        match misfit(&self.silver, &self.plan)? {
             None => Ok(()),
-            Some(steps) => Err(Error::config(format!("the pipeline file does not fit table {}: {steps}", table.ident()))
-                .hint(crate::pipeline::redefine::APPLY)),
+            Some(steps) => {
+                Err(Error::config(format!("the pipeline file does not fit table {}: {steps}", table.ident())).hint(APPLY))
+            }
         }
     }
 
@@ -119,7 +122,7 @@ impl<'a> Ground<'a> {
         Ok(())
     }
 
-    async fn gold_entry(&self, plan: &GoldPlan) -> Result<Option<crate::metastore::HiveTable>> {
+    async fn gold_entry(&self, plan: &GoldPlan) -> Result<Option<HiveTable>> {
         let (database, table) = (&self.definition.tables.database, &plan.settings().table);
         let entry = self.lakehouse.metastore().table(database, table).await;
         entry.with_context(|| format!("failed to load gold table {database}.{table}"))

@@ -134,21 +134,38 @@ pub async fn reprocess(
     Ok(Some(report))
 }
 
-/// Takes back a reprocessing of which no table shows anything yet, or one that cannot be finished because somebody dropped its twins. Returns
-/// the ranges; none if there was none.
-pub async fn abandon_reprocessing(definition: &Definition, lakehouse: &Lakehouse) -> Result<Option<String>> {
+/// What became of a reprocessing that was given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Abandoned {
+    /// The tables are as they were before it; its ranges.
+    TakenBack(String),
+    /// Silver has the new rows, those of rejected are lost because somebody dropped their table; the ranges, to be reprocessed again.
+    HalfDone(String),
+}
+
+/// Takes back a reprocessing of which no table shows anything yet, or gives up one that cannot be finished. None if there was none.
+///
+/// The note goes first: a process that is still at work replaces nothing without it. Only then the files go, which no table can have.
+pub async fn abandon_reprocessing(definition: &Definition, lakehouse: &Lakehouse) -> Result<Option<Abandoned>> {
     let mut ground = Ground::open(definition, lakehouse).await?;
     let Some(noted) = Reprocessing::of(ground.silver.note(REPROCESSING))? else { return Ok(None) };
     let twins = Twins::open(&ground, noted.id).await?;
-    let is_replaced = lake(&mut ground.silver)?.has_replacement(noted.id);
-    if is_replaced && twins.silver().is_some() {
-        return Err(Error::config("silver has its new rows already").hint("finish it: `lakesmith reprocess` goes on"));
-    }
-    if !is_replaced {
-        twins.delete(&ground).await?;
+    let ways_on = || Error::config("silver has its new rows already").hint("finish it: `lakesmith reprocess` goes on");
+    if lake(&mut ground.silver)?.has_replacement(noted.id) && twins.can_finish(&mut ground.rejected, noted.id).await? {
+        return Err(ways_on());
     }
     exchange(&mut ground.silver, Some(&noted), None).await?;
-    Ok(Some(noted.display_ranges()))
+    if !lake(&mut ground.silver)?.has_replacement(noted.id) {
+        twins.delete(&ground).await?;
+        return Ok(Some(Abandoned::TakenBack(noted.display_ranges())));
+    }
+    if twins.can_finish(&mut ground.rejected, noted.id).await? {
+        // The process at work was faster.
+        exchange(&mut ground.silver, None, Some(&noted)).await?;
+        return Err(ways_on());
+    }
+    twins.drop().await?;
+    Ok(Some(Abandoned::HalfDone(noted.display_ranges())))
 }
 
 async fn begin(ground: &mut Ground<'_>, selection: &Selection) -> Result<Reprocessing> {

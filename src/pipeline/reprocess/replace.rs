@@ -1,7 +1,6 @@
 //! The twins in which new rows are gathered, and the steps by which these become the tables' rows.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use iceberg::TableIdent;
 use tracing::info;
@@ -10,17 +9,16 @@ use uuid::Uuid;
 use super::ground::Ground;
 use super::{Definition, Lakehouse, lake, rows_of};
 use crate::error::{Context, Error, Result};
-use crate::gold::{Again, GoldPlan, Grant, Work, carry_out};
+use crate::gold::progress::COMPUTED_AGAIN;
+use crate::gold::{Again, GoldPlan, Grant, Work, Workplace, carry_out};
 use crate::metastore::Metastore;
 use crate::pipeline::specs::writer;
-use crate::silver::{Reprocessing, SilverTable, rejected};
+use crate::silver::{REPROCESSING, Reprocessing, SilverTable, rejected};
 use crate::table::{LakeTable, OffsetRanges, RecordTable, Replaced, Replacement, WriterSettings};
 use crate::window::Window;
 
 /// A twin's note: the reprocessing that it belongs to.
 const BELONGS_TO: &str = "lakesmith.reprocessing-id";
-/// How often a gold table is looked at while another process computes it.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The twins of silver and rejected, as far as they exist.
 pub(super) struct Twins {
@@ -78,13 +76,20 @@ impl Twins {
         let silver_writer = writer(ground.definition, ground.plan.no_dictionary(), &[]);
         // Rejected records have no rows in silver that could go.
         let ranges = if noted.only_rejected { OffsetRanges::new() } else { noted.ranges.clone() };
-        let silver = replace(&mut ground.silver, self.silver.as_mut(), noted, ranges, &silver_writer).await?;
+        let note = Some((REPROCESSING.to_owned(), noted.to_note()?));
+        let silver = replace(&mut ground.silver, self.silver.as_mut(), noted, (ranges, note), &silver_writer).await?;
         Window::ReprocessedSilver.pass();
         let rejected_writer = writer(ground.definition, &rejected::NO_DICTIONARY, &rejected::NO_STATISTICS);
         let ranges = noted.ranges.clone();
-        let rejected = replace(&mut ground.rejected, self.rejected.as_mut(), noted, ranges, &rejected_writer).await?;
+        let rejected = replace(&mut ground.rejected, self.rejected.as_mut(), noted, (ranges, None), &rejected_writer).await?;
         Window::ReprocessedRejected.pass();
         Ok((silver, rejected))
+    }
+
+    /// Whether what is left can be done once silver has the new rows.
+    pub async fn can_finish(&self, rejected: &mut SilverTable, id: Uuid) -> Result<bool> {
+        rejected.refresh().await?;
+        Ok(self.rejected.is_some() || lake(rejected)?.has_replacement(id))
     }
 
     /// Drops both. Their data files stay: they are the tables'.
@@ -116,7 +121,7 @@ async fn replace(
     table: &mut SilverTable,
     twin: Option<&mut SilverTable>,
     noted: &Reprocessing,
-    ranges: OffsetRanges,
+    (ranges, while_noted): (OffsetRanges, Option<(String, String)>),
     writer: &WriterSettings,
 ) -> Result<Option<Replaced>> {
     let table = lake(table)?;
@@ -133,7 +138,7 @@ async fn replace(
     let twin = lake(twin)?;
     let summary = BTreeMap::from([("lakesmith.replaced".to_owned(), noted.display_ranges())]);
     let (files, rows) = (twin.data_files().await?, rows_of(twin)?);
-    let replacement = Replacement { commit_id: noted.id, ranges, files, rows, summary };
+    let replacement = Replacement { commit_id: noted.id, ranges, files, rows, summary, while_noted };
     let replaced = table.replace(&replacement, writer).await?;
     if let Some(replaced) = &replaced {
         info!(
@@ -161,19 +166,9 @@ pub(super) async fn compute_gold_again(
         return Ok(());
     }
     let told = |left: usize| info!(table = plan.settings().table, partitions = left, "gold is being computed again");
-    let watch = async {
-        loop {
-            crate::retry::sleep(LOOK_EVERY).await;
-            // A maintainer that wrote its progress at the same moment may have written over it.
-            if tell(metastore, database, plan, &grant, again).await? {
-                return Ok(());
-            }
-        }
-    };
-    tokio::select! {
-        done = carry_out(plan.clone(), database, metastore, lakehouse.storages(), silver, told) => done,
-        done = watch => done,
-    }
+    let place = Workplace { database, metastore, storages: lakehouse.storages() };
+    // A maintainer that wrote its progress at the same moment may have written over it: it is told again.
+    carry_out(plan.clone(), place, silver, told, async || tell(metastore, database, plan, &grant, again).await).await
 }
 
 /// Tells a table what to do, if it does not say so yet. Returns whether it is done.
@@ -186,7 +181,7 @@ async fn tell(metastore: &Metastore, database: &str, plan: &GoldPlan, grant: &Gr
             return Ok(true);
         };
         match Grant::of_entry(&entry)? {
-            None if again.is_done_in(&entry) => return Ok(true),
+            None if again.is_done(entry.parameter(COMPUTED_AGAIN)) => return Ok(true),
             Some(found) if found == *grant => return Ok(false),
             Some(_) => {
                 return Err(Error::failed(format!("gold table {database}.{table} is to get another definition"))
