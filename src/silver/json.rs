@@ -1,5 +1,6 @@
 //! Messages that are one JSON object each.
 //!
+//! Most messages are flat and plain, and read by [`flat_json`]; this is the parser for all of them, and the one that says what is wrong.
 //! Every value is taken as its own text first: numbers keep their digits, a wrong type is seen before anything is converted, and what no
 //! column reads is skipped without being built. The key of the next field is guessed from the message before, because producers write
 //! fields in one order; a guess costs one comparison, a wrong one a look into a hash table.
@@ -19,6 +20,7 @@ use serde_json::value::RawValue;
 
 use super::columns::Columns;
 use super::decoder::{Decoder, Fault, Layout, Stage, Value, excerpt};
+use super::flat_json;
 use super::settings::UnknownFields;
 
 /// A decoder of JSON objects.
@@ -35,6 +37,22 @@ impl Decoder for JsonDecoder {
     fn decode(&mut self, message: &[u8], row: &mut Columns) -> Result<(), Fault> {
         let text = std::str::from_utf8(message)
             .map_err(|error| Fault::message(format!("is not valid UTF-8 at byte {}", error.valid_up_to())))?;
+        self.keys.begin_message();
+        if flat_json::read(text, &mut self.keys, row).is_some() {
+            return Ok(());
+        }
+        row.roll_back();
+        self.decode_any(text, row)
+    }
+
+    fn unread(&self) -> Vec<String> {
+        self.keys.names[self.keys.columns..].iter().map(|name| name.to_string()).collect()
+    }
+}
+
+impl JsonDecoder {
+    /// Reads any message, and says what is wrong with it.
+    fn decode_any(&mut self, text: &str, row: &mut Columns) -> Result<(), Fault> {
         is_object(text)?;
         self.keys.begin_message();
         let mut fault = None;
@@ -46,10 +64,6 @@ impl Decoder for JsonDecoder {
             (None, Err(error)) => Err(syntax(text, &error)),
             (None, Ok(())) => Ok(()),
         }
-    }
-
-    fn unread(&self) -> Vec<String> {
-        self.keys.names[self.keys.columns..].iter().map(|name| name.to_string()).collect()
     }
 }
 
@@ -181,7 +195,7 @@ fn behind_string(mut bytes: &[u8]) -> &[u8] {
 }
 
 /// What a key of the object stands for.
-enum Key {
+pub(super) enum Key {
     Column(usize),
     Ignored,
     /// No column reads it, and it is kept with its name.
@@ -190,7 +204,7 @@ enum Key {
 }
 
 /// The keys seen so far: first those that columns read, then others as they come.
-struct Keys {
+pub(super) struct Keys {
     names: Vec<Box<str>>,
     indexes: HashMap<Box<str>, usize>,
     /// How many of the names are columns.
@@ -250,7 +264,7 @@ impl Keys {
         }
     }
 
-    fn resolve(&mut self, name: &str) -> Key {
+    pub fn resolve(&mut self, name: &str) -> Key {
         let guess = self.previous.map_or(self.first, |previous| self.followers[previous]);
         let known = match self.names.get(guess) {
             Some(guessed) if **guessed == *name => Some(guess),
@@ -322,6 +336,10 @@ impl Visitor<'_> for KeySeed<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
     use super::super::columns::Column;
     use super::super::settings::{OnError, ScaleExcess};
     use super::super::types::ColumnType;
@@ -347,6 +365,86 @@ mod tests {
         assert!(!limited("[[[   ]]]"));
         assert!(!limited(r#"[["]]", {}]]"#), "an object counts like an array");
         assert!(limited(r#"["[[[[[[", "\"[[[[", "\\", {}, [], "]"]"#));
+    }
+
+    /// Parts of messages, well-formed and not, that the quick parser has to take, or leave to the other.
+    fn part() -> impl Strategy<Value = String> {
+        let known = [
+            "{",
+            "}",
+            ",",
+            ":",
+            "\"a\"",
+            "\"b\"",
+            "\"other\"",
+            " ",
+            "\n",
+            "\t",
+            "\u{b}",
+            "null",
+            "true",
+            "false",
+            "nul",
+            "[",
+            "]",
+            "0",
+            "-",
+            "1.5",
+            "01",
+            "-0",
+            "1.",
+            ".5",
+            "1e3",
+            "1E+2",
+            "1e",
+            "\"\"",
+            "\"text\"",
+            "\"é€😀\"",
+            "\"es\\\"caped\"",
+            "\"\\u0061\"",
+            "\"a\u{1}b\"",
+            "\"",
+        ];
+        prop::sample::select(known.map(str::to_owned).to_vec())
+    }
+
+    fn message() -> impl Strategy<Value = String> {
+        let key = prop::sample::select(vec!["a", "b", "other", "é", "c\\n"]);
+        let field = (key, part()).prop_map(|(key, value)| format!("\"{key}\": {value}"));
+        let object = prop::collection::vec(field, 0..5).prop_map(|fields| format!("{{{}}}", fields.join(", ")));
+        prop_oneof![3 => object, 1 => prop::collection::vec(part(), 0..12).prop_map(|parts| parts.concat())]
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_reads_the_same_whichever_parser_takes_it(
+            messages in prop::collection::vec(message(), 1..6),
+            unknown_fields in prop::sample::select(vec![UnknownFields::Ignore, UnknownFields::Keep, UnknownFields::Reject]),
+        ) {
+            let columns: Arc<[Column]> =
+                [column("a"), Column { column_type: ColumnType::Double, on_error: OnError::Null, ..column("b") }].into();
+            let layout = Layout { columns: &columns, unknown_fields, max_depth: 1 };
+            let read = |quick: bool| {
+                let mut decoder = JsonDecoder { keys: Keys::new(layout), max_depth: layout.max_depth };
+                let mut rows = Columns::new(columns.clone(), 0).keeping_others();
+                let outcomes: Vec<Result<(), Fault>> = messages
+                    .iter()
+                    .map(|message| {
+                        let decoded = match quick {
+                            true => decoder.decode(message.as_bytes(), &mut rows),
+                            false => decoder.decode_any(message, &mut rows),
+                        };
+                        let outcome = decoded.and_then(|()| rows.end_row());
+                        if outcome.is_err() {
+                            rows.roll_back();
+                        }
+                        outcome
+                    })
+                    .collect();
+                (outcomes, format!("{:?}", rows.finish().unwrap()), decoder.unread())
+            };
+            prop_assert_eq!(read(true), read(false));
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@
 mod columns;
 pub mod decoder;
 mod expression;
+mod flat_json;
 pub mod infer;
 mod json;
 mod names;
