@@ -144,7 +144,7 @@ pub fn main() -> ExitCode {
 }
 
 fn execute(cli: Cli) -> Result<Outcome> {
-    share_arenas();
+    bound_what_is_free();
     cli.start_tracing()?;
     window::plan_from_environment()?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -158,21 +158,27 @@ fn execute(cli: Cli) -> Result<Outcome> {
     outcome
 }
 
-/// Lets threads share memory that was freed. glibc gives them up to eight arenas for each core, and what is free in one is of no use to the
-/// others: columns that are made on one thread and encoded on another would take nearly twice the memory. Who sets glibc's own variables
-/// knows better.
+/// Bounds the memory that is free and kept. glibc gives threads up to eight arenas for each core, and what is free in one is of no use to the
+/// others: columns that are made on one thread and encoded on another would take nearly twice the memory. And once a batch's column has
+/// been freed, glibc would take the next ones out of arenas too, which then keep twice their size; given a limit, it does not. Lower ones
+/// save more memory and cost more time of the kernel's. Who sets glibc's own variables knows better.
 #[cfg(target_env = "gnu")]
-fn share_arenas() {
-    if ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"].iter().any(|name| std::env::var_os(name).is_some()) {
+fn bound_what_is_free() {
+    const MAPPED_FROM: libc::c_int = 8 << 20;
+    let own = ["MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"];
+    if own.iter().any(|name| std::env::var_os(name).is_some()) {
         return;
     }
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    // SAFETY: a setting of the allocator, made before there is another thread.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, cores.clamp(2, 8) as libc::c_int) };
+    // SAFETY: settings of the allocator, made before there is another thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, cores.clamp(2, 8) as libc::c_int);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
+    }
 }
 
 #[cfg(not(target_env = "gnu"))]
-fn share_arenas() {}
+fn bound_what_is_free() {}
 
 #[cfg(test)]
 mod tests {

@@ -27,7 +27,7 @@ pub struct KafkaSettings {
     /// With `assignment = "group"`: this process's name in the group, another one in each. It keeps its partitions over a restart, for as long
     /// as the option `session.timeout.ms` says; without a name others take them when it stops. Default: none.
     pub group_instance_id: Option<String>,
-    /// Records fetched ahead, in bytes, for all partitions together. Default: 32MiB.
+    /// Records fetched ahead, in bytes, for all partitions together. Default: 16MiB.
     pub queue_bytes: ByteSize,
     /// Longest wait for one answer of a broker. Default: 10s.
     #[serde(with = "humantime_serde")]
@@ -49,7 +49,7 @@ impl Default for KafkaSettings {
             group_id: "lakesmith".to_owned(),
             assignment: Assignment::default(),
             group_instance_id: None,
-            queue_bytes: ByteSize::mib(32),
+            queue_bytes: ByteSize::mib(16),
             request_timeout: Duration::from_secs(10),
             unavailable_limit: Duration::from_secs(60),
             partition_check_interval: Duration::from_secs(10),
@@ -80,7 +80,10 @@ const OWNED: [(&str, &str); 18] = [
     ("request.required.acks", "lakesmith always waits for all in-sync replicas"),
 ];
 
-/// The most that one fetch brings, so that the queue's limit means something; a larger record still comes.
+/// The most that one fetch brings of all partitions and of one, as a part of the queue: what is on its way when the queue is full comes on
+/// top, and a fetch counts its bytes while they are compressed, to a tenth often. A larger record still comes.
+const FETCH_PART: u64 = 16;
+const FETCH_BYTES_MIN: u64 = 1 << 20;
 const FETCH_BYTES_MAX: u64 = 16 << 20;
 
 impl KafkaSettings {
@@ -159,11 +162,11 @@ impl KafkaSettings {
     /// A consumer that never decides by itself where to read.
     pub(super) fn consumer(&self) -> ClientConfig {
         let queue_bytes = self.queue_bytes.as_u64();
-        let fetch_bytes = queue_bytes.clamp(1 << 20, FETCH_BYTES_MAX);
+        let fetch_bytes = (queue_bytes / FETCH_PART).clamp(FETCH_BYTES_MIN, FETCH_BYTES_MAX);
         let defaults = [
             ("isolation.level", "", "read_committed".to_owned()),
             ("fetch.max.bytes", "", fetch_bytes.to_string()),
-            ("max.partition.fetch.bytes", "fetch.message.max.bytes", fetch_bytes.min(4 << 20).to_string()),
+            ("max.partition.fetch.bytes", "fetch.message.max.bytes", fetch_bytes.min(FETCH_BYTES_MIN).to_string()),
             ("fetch.wait.max.ms", "", "100".to_owned()),
             // The queue's size in bytes is the limit, not its length; and a full queue is looked at again soon, since it is read fast.
             ("queued.min.messages", "", "1000000".to_owned()),
