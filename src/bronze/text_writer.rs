@@ -18,6 +18,7 @@ use crate::hive::CommitLog;
 use crate::hive::file_name::PARTITIONS_PER_FILE;
 use crate::record::coordinates;
 use crate::storage::{CloseBarrier, Create, FileWriter, Storages};
+use crate::table::Begun;
 use crate::table::logged::{Held, LoggedFiles, LoggedWriter, PendingFile};
 
 /// Writes batches of records into files that nobody sees yet.
@@ -49,6 +50,10 @@ impl TextWriter {
 
 #[async_trait]
 impl LoggedWriter for TextWriter {
+    fn begun(&self) -> Begun {
+        Begun { files: self.open.len(), bytes: self.open.iter().map(|(_, writer)| writer.bytes_written()).sum() }
+    }
+
     async fn write(&mut self, records: &RecordBatch) -> Result<()> {
         let mut rows: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         let (partitions, _) = coordinates(records)?;

@@ -52,6 +52,9 @@ impl Check<'_> {
     fn limits(&mut self, config: &Config) {
         let pipeline = &config.pipeline;
         self.between("pipeline.commit_interval", pipeline.commit_interval, Duration::from_millis(100), Duration::from_secs(3600));
+        if let Some(longest) = pipeline.commit_interval_max {
+            self.between("pipeline.commit_interval_max", longest, Duration::from_millis(100), Duration::from_secs(3600));
+        }
         self.between("pipeline.shutdown_grace", pipeline.shutdown_grace, Duration::from_secs(1), Duration::from_secs(3600));
         self.note("pipeline", pipeline.validate());
         self.note("verify", config.verify.validate());

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::fates::ensure_undecided;
 use super::positions::{beyond, count_rows, raise_highest};
+use super::small_files::{Due, Gauge, Rhythm, many_and_small};
 use crate::bronze::BronzeWriter;
 use crate::checkpoint::{Delta, PartitionId};
 use crate::error::{Error, Result};
@@ -24,7 +25,7 @@ use crate::record::RawBatch;
 use crate::silver::{SilverPlan, Strangers};
 use crate::storage::CloseBarrier;
 use crate::table::logged::{ParquetWriter, as_read_back};
-use crate::table::{RecordFiles, RecordWriter};
+use crate::table::{Begun, RecordFiles, RecordWriter};
 
 /// Batches that wait in front of a lane. Small, because each may hold `pipeline.batch_bytes`.
 const LANE_QUEUE_BATCHES: usize = 2;
@@ -148,6 +149,11 @@ impl SilverEncoder {
         Ok(())
     }
 
+    /// Silver's files if it were finished now.
+    fn begun(&self) -> Begun {
+        self.silver.begun()
+    }
+
     pub async fn finish(mut self) -> Result<SilverFiles> {
         let started = Instant::now();
         self.files.silver = self.silver.finish().await?;
@@ -215,12 +221,13 @@ fn bronze_lane(mut writer: BronzeWriter) -> Lane<BronzeFiles> {
     Lane { queue, task }
 }
 
-fn silver_lane(mut encoder: SilverEncoder, next_offsets: BTreeMap<PartitionId, i64>) -> Lane<SilverFiles> {
+fn silver_lane(mut encoder: SilverEncoder, next_offsets: BTreeMap<PartitionId, i64>, gauge: Arc<Gauge>) -> Lane<SilverFiles> {
     let (queue, mut batches) = mpsc::channel::<Arc<RawBatch>>(LANE_QUEUE_BATCHES);
     let task = tokio::spawn(async move {
         while let Some(batch) = batches.recv().await {
             if let Some(batch) = beyond(&batch, &next_offsets)? {
                 encoder.write(batch).await?;
+                gauge.tell(encoder.begun());
             }
         }
         encoder.finish().await
@@ -235,10 +242,12 @@ pub(super) struct OpenCycle {
     /// Highest timestamp by topic partition, in milliseconds.
     pub highest_ms: BTreeMap<PartitionId, i64>,
     pub bytes: u64,
-    pub deadline: Instant,
+    pub due: Due,
     bronze: Vec<Lane<BronzeFiles>>,
     /// Empty when silver takes no part.
     silver: Vec<Lane<SilverFiles>>,
+    /// Of silver's lanes.
+    gauges: Vec<Arc<Gauge>>,
 }
 
 /// A cycle whose files are encoded.
@@ -252,19 +261,26 @@ pub(super) struct FilledCycle {
 }
 
 impl OpenCycle {
-    /// A cycle that ends at `deadline` at the latest, with a lane for each writer. Silver takes part with its encoders and its next offsets.
+    /// A cycle with a lane for each writer, which begins now. Silver takes part with its encoders and its next offsets.
     pub fn open(
         barrier: CloseBarrier,
-        deadline: Instant,
+        rhythm: Rhythm,
         bronze: Vec<BronzeWriter>,
         silver: Option<(Vec<SilverEncoder>, BTreeMap<PartitionId, i64>)>,
     ) -> Self {
-        let silver = silver.map_or_else(Vec::new, |(encoders, next_offsets)| {
-            encoders.into_iter().map(|encoder| silver_lane(encoder, next_offsets.clone())).collect()
-        });
+        let (encoders, next_offsets) = silver.unwrap_or_default();
+        let gauges: Vec<Arc<Gauge>> = encoders.iter().map(|_| Arc::default()).collect();
+        let lane = |(encoder, gauge): (_, &Arc<Gauge>)| silver_lane(encoder, next_offsets.clone(), gauge.clone());
+        let silver = encoders.into_iter().zip(&gauges).map(lane).collect();
         let (delta, highest_ms) = (Delta::default(), BTreeMap::new());
         let bronze = bronze.into_iter().map(bronze_lane).collect();
-        Self { barrier, delta, highest_ms, bytes: 0, deadline, bronze, silver }
+        let due = Due::of_cycle(rhythm, Instant::now());
+        Self { barrier, delta, highest_ms, bytes: 0, due, bronze, silver, gauges }
+    }
+
+    /// Gives a cycle that is due another interval if its files would be many and small; false if it is to end.
+    pub fn put_off(&mut self) -> bool {
+        many_and_small(self.gauges.iter().map(Arc::as_ref)) && self.due.put_off(Instant::now())
     }
 
     /// Records so far.

@@ -28,6 +28,7 @@ mod settings;
 mod share;
 mod silver_stage;
 mod silver_state;
+mod small_files;
 mod specs;
 mod start;
 mod tally;

@@ -126,9 +126,12 @@ impl Session<'_> {
             if self.shutdown.is_cancelled() || self.all_read() {
                 break CycleEnd::Last;
             }
-            let wait = match &cycle {
+            let wait = match &mut cycle {
                 Some(open) if open.bytes >= self.settings.commit_bytes.as_u64() => break CycleEnd::Due,
-                Some(open) => open.deadline.saturating_duration_since(Instant::now()),
+                Some(open) => match open.due.wait(Instant::now()) {
+                    wait if wait.is_zero() && !self.definition.is_asked() && open.put_off() => open.due.wait(Instant::now()),
+                    wait => wait,
+                },
                 // What comes meanwhile is in the first batch, and its wait counts: the cycle must not be longer for it.
                 None => self.settings.commit_interval.clamp(SHORTEST_WAIT, IDLE_WAIT),
             };
@@ -172,7 +175,7 @@ impl Session<'_> {
             if open.records() == 0 && batch.records.num_rows() > 0 {
                 // The first record came while it was asked for, and the time since then counts. A batch without records, which names
                 // partitions that begin, waits for some as long as it may.
-                open.deadline = asked + self.settings.commit_interval;
+                open.due.count_from(asked);
             }
             if !open.push(batch).await? {
                 break CycleEnd::Due;
@@ -236,7 +239,7 @@ impl Session<'_> {
             }
             None => None,
         };
-        Ok(OpenCycle::open(barrier, Instant::now() + self.settings.commit_interval, bronze, silver))
+        Ok(OpenCycle::open(barrier, self.settings.rhythm(), bronze, silver))
     }
 
     /// Writes the metadata of all tables, closes all files at once, and swaps the pointers in order.

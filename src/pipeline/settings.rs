@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::small_files::Rhythm;
 use crate::error::{Error, Result};
 use crate::retry::RetrySettings;
 
@@ -17,6 +18,11 @@ pub struct PipelineSettings {
     /// Bronze, silver and rejected are committed this long after the first record of a cycle arrived.
     #[serde(with = "humantime_serde")]
     pub commit_interval: Duration,
+    /// A cycle that would leave silver more than eight files of less than 1 MiB on average, because its records belong to many table
+    /// partitions, goes on up to this long after its first record. As `commit_interval` or less: it never does. Default: five times
+    /// `commit_interval`, 50s at most.
+    #[serde(with = "humantime_serde::option", skip_serializing_if = "Option::is_none")]
+    pub commit_interval_max: Option<Duration>,
     /// A cycle ends early when the records in it reach this many bytes (keys, values, headers).
     pub commit_bytes: ByteSize,
     /// Most records in one batch between the stages.
@@ -50,6 +56,7 @@ impl Default for PipelineSettings {
         Self {
             name: "lakesmith".into(),
             commit_interval: Duration::from_secs(10),
+            commit_interval_max: None,
             commit_bytes: ByteSize::mib(128),
             batch_rows: 16_384,
             batch_bytes: ByteSize::mib(8),
@@ -63,7 +70,17 @@ impl Default for PipelineSettings {
     }
 }
 
+/// What `commit_interval_max` is by default: so many intervals, but no more than this, so that what a reader sees is less than a minute old.
+const INTERVALS_MAX: u32 = 5;
+const INTERVAL_MAX: Duration = Duration::from_secs(50);
+
 impl PipelineSettings {
+    pub(super) fn rhythm(&self) -> Rhythm {
+        let interval = self.commit_interval;
+        let longest = self.commit_interval_max.unwrap_or((interval * INTERVALS_MAX).min(INTERVAL_MAX));
+        Rhythm { interval, longest: longest.max(interval) }
+    }
+
     /// Refuses values with which the daemon could not run.
     pub fn validate(&self) -> Result<()> {
         let problem = |key: &str, why: &str| Err(Error::config(format!("pipeline.{key} {why}")));

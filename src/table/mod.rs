@@ -39,7 +39,7 @@ pub use contents::{FileLine, PartitionLine, SnapshotLine};
 pub use progress::{COMMIT_ID, Progress, REJECTED_POSITIONS, WRITER, ensure_same_source};
 #[cfg(test)]
 pub(crate) use records::prepare_logged;
-pub use records::{RecordFiles, RecordPreparation, RecordPrepared, RecordSpec, RecordTable, RecordWriter, TableFormat};
+pub use records::{Begun, RecordFiles, RecordPreparation, RecordPrepared, RecordSpec, RecordTable, RecordWriter, TableFormat};
 pub use replace::{Replaced, Replacement, RowCounts, TableFile};
 pub use scan::{OffsetRanges, Records};
 pub use spec::{TableSpec, partition_name};

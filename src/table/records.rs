@@ -67,6 +67,13 @@ pub enum RecordFiles {
     Logged(LoggedFiles),
 }
 
+/// What a writer would leave if it were finished now; bytes as far as they can be told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Begun {
+    pub files: usize,
+    pub bytes: u64,
+}
+
 /// Writes the files of a batch.
 pub enum RecordWriter<W> {
     Lake(Box<DataWriter>),
@@ -367,6 +374,13 @@ impl<W: LoggedWriter> RecordWriter<W> {
         match self {
             Self::Lake(writer) => writer.write(records).await,
             Self::Logged(writer) => writer.write(records).await,
+        }
+    }
+
+    pub fn begun(&self) -> Begun {
+        match self {
+            Self::Lake(writer) => writer.begun(),
+            Self::Logged(writer) => writer.begun(),
         }
     }
 

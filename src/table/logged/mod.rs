@@ -32,7 +32,7 @@ pub use parquet_writer::ParquetWriter;
 
 use super::complete::Stated;
 use super::progress::{COMMIT_ID, WRITER, checkpoint as checkpoint_in, ensure_same_source, input};
-use super::{InputRef, OffsetRanges, Origin, Records, WriterSettings};
+use super::{Begun, InputRef, OffsetRanges, Origin, Records, WriterSettings};
 use crate::catalog::HiveCatalog;
 use crate::checkpoint::{Checkpoint, Delta, PartitionId};
 use crate::completeness::{Completeness, PARTITION_TIMES, covers, keep_later};
@@ -115,6 +115,8 @@ pub trait LoggedForm: DerefMut<Target = LoggedTable> + std::fmt::Debug + Clone +
 #[async_trait]
 pub trait LoggedWriter: Send {
     async fn write(&mut self, records: &arrow::array::RecordBatch) -> Result<()>;
+
+    fn begun(&self) -> Begun;
 
     /// The files; their closing is handed to the barrier.
     async fn finish(self) -> Result<LoggedFiles>;

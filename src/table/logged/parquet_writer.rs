@@ -25,8 +25,8 @@ use crate::hive::file_name::PARTITIONS_PER_FILE;
 use crate::hive::{CommitLog, DEFAULT_PARTITION, FileEncoder, FileSpan, PartitionKey, hive_type};
 use crate::record::{coordinates, position};
 use crate::storage::{CloseBarrier, Create, FileWriter, Storages};
-use crate::table::WriterSettings;
 use crate::table::writer::off_the_reactor;
+use crate::table::{Begun, WriterSettings};
 
 /// Rows of a file that are collected for a row group of its own, in bytes of memory.
 const ROW_GROUP_BYTES: usize = 64 << 20;
@@ -198,6 +198,11 @@ impl OpenFile {
         self.rows.push(rows);
     }
 
+    /// As far as it can be told: what is not encoded yet will be about a quarter of what it is.
+    fn size_bytes(&self) -> u64 {
+        self.writer.as_ref().map_or(0, FileWriter::bytes_written) + self.bytes as u64 / 4
+    }
+
     /// Widens the spans of the columns with instants, which the file itself has no statistics of.
     fn span(&mut self, rows: &RecordBatch) {
         for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
@@ -267,6 +272,10 @@ impl LoggedWriter for ParquetWriter {
             self.collect(key, rows)?;
         }
         self.bound_memory().await
+    }
+
+    fn begun(&self) -> Begun {
+        Begun { files: self.open.len(), bytes: self.open.iter().map(OpenFile::size_bytes).sum() }
     }
 
     async fn finish(mut self) -> Result<LoggedFiles> {

@@ -31,6 +31,7 @@ use self::split::Splitter;
 pub(super) use self::split::partition_path;
 use crate::error::Result;
 use crate::storage::{CloseBarrier, Storages};
+use crate::table::Begun;
 
 /// The property with the directory of a table's data files, if that is not below the table itself.
 pub(super) const DATA_PATH: &str = "write.data.path";
@@ -199,6 +200,10 @@ impl DataWriter {
             debug!(%error, "a close failed for a writer that was given up");
         }
         delete_files(&self.storages, &self.finished).await;
+    }
+
+    pub fn begun(&self) -> Begun {
+        Begun { files: self.open.len() + self.finished.len(), bytes: self.bytes_written() }
     }
 
     /// Bytes of the files, as far as they can be told before the files are finished.
