@@ -16,6 +16,7 @@
 
 mod append;
 mod arrow_types;
+mod carried;
 mod change;
 mod complete;
 mod contents;
@@ -34,6 +35,7 @@ mod upkeep;
 mod writer;
 
 pub use append::{Append, Appended, Preparation, Prepared};
+pub use carried::CarriedFiles;
 pub use complete::Stated;
 pub use contents::{FileLine, PartitionLine, SnapshotLine};
 pub use progress::{COMMIT_ID, Progress, REJECTED_POSITIONS, WRITER, ensure_same_source};

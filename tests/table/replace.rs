@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use arrow::array::{RecordBatch, new_null_array};
+use arrow::datatypes::Schema;
 use iceberg::TableIdent;
 use iceberg::spec::Operation;
 use lakesmith::checkpoint::{Delta, OffsetRange};
@@ -18,6 +20,7 @@ super::on_every_lake!(
     a_replacement_is_made_once,
     a_replacement_that_was_taken_back_changes_nothing,
     a_twin_takes_nothing_with_it,
+    files_that_another_process_wrote_are_the_same_files,
 );
 
 fn range(start: i64, end: i64) -> OffsetRange {
@@ -187,4 +190,39 @@ async fn a_twin_takes_nothing_with_it(lake: &Lake) {
     twin.drop_twin().await.unwrap();
     assert_eq!(found(&table, 0).await, (0..10).collect::<Vec<_>>());
     assert!(table.files().await.unwrap().iter().all(|file| file.path.starts_with(&table.data_location())));
+}
+
+/// Described as text, as a worker of a computing engine hands them on.
+async fn files_that_another_process_wrote_are_the_same_files(lake: &Lake) {
+    for partition_by in [&["Year"][..], &["partition", "Year", "timestamp", "value"], &[]] {
+        let name = format!("by_{}", partition_by.len());
+        let mut table = lake.table(&name, partition_by).await;
+        let worker = lake.open(&lake.catalog, &name).await;
+        let barrier = CloseBarrier::new();
+        let mut writer = worker.writer(&WriterSettings::default(), &barrier).unwrap();
+        writer.write(&rows(0, range(0, 10))).await.unwrap();
+        writer.write(&without_time(&rows(1, range(0, 4)))).await.unwrap();
+        let files = writer.finish().await.unwrap();
+        barrier.wait().await.unwrap();
+        let text = serde_json::to_string(&worker.carry(&files).unwrap()).unwrap();
+
+        let carried = table.carried(&serde_json::from_str(&text).unwrap()).unwrap();
+        assert_eq!(carried, files);
+        let delta: Delta = "d;0:0+10;1:0+4".parse().unwrap();
+        let commit_id = Uuid::now_v7();
+        let append = Append { files: carried, delta, origin: origin(), commit_id, input: None, summary: BTreeMap::new() };
+        let Preparation::Ready(prepared) = table.prepare(append, &barrier).await.unwrap() else { panic!("not ready") };
+        barrier.wait().await.unwrap();
+        committed(prepared.swap(&mut table).await);
+        assert_eq!((found(&table, 0).await, found(&table, 1).await), ((0..10).collect(), (0..4).collect()));
+        assert!(table.carried(&serde_json::from_str(&text.replace("\"spec_id\":0", "\"spec_id\":9")).unwrap()).is_err());
+    }
+}
+
+fn without_time(rows: &RecordBatch) -> RecordBatch {
+    let mut columns = rows.columns().to_vec();
+    columns[2] = new_null_array(columns[2].data_type(), rows.num_rows());
+    let schema =
+        Schema::new(rows.schema().fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect::<Vec<_>>());
+    RecordBatch::try_new(schema.into(), columns).unwrap()
 }

@@ -48,7 +48,7 @@ pub(super) fn data_location(metadata: &TableMetadata) -> String {
 const FILES_FINISHED_AT_ONCE: usize = 8;
 
 /// The files of a batch, finished but not yet in the table.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DataFiles {
     pub(super) files: Vec<DataFile>,
     /// The partition spec that the files were written for; the table's may have changed since.
