@@ -53,6 +53,10 @@ pub enum Window {
     SchemaStep,
     /// Silver notes that records are decided anew; nothing is computed.
     ReprocessNoted,
+    /// A worker of a computing engine has closed the files of a part; the driver doesn't know of them.
+    ReprocessPartWritten,
+    /// The driver has the results of all parts; nothing is committed.
+    ReprocessEngineRan,
     /// The new rows are in files of their own.
     ReprocessComputed,
     ReprocessedSilver,
@@ -63,7 +67,7 @@ pub enum Window {
 }
 
 impl Window {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::TablesCreated,
         Self::BronzeFilesWritten,
         Self::BronzeMetadataWritten,
@@ -84,6 +88,8 @@ impl Window {
         Self::ChangeWritten,
         Self::SchemaStep,
         Self::ReprocessNoted,
+        Self::ReprocessPartWritten,
+        Self::ReprocessEngineRan,
         Self::ReprocessComputed,
         Self::ReprocessedSilver,
         Self::ReprocessedRejected,
@@ -113,6 +119,8 @@ impl Window {
             Self::ChangeWritten => "change:metadata-written",
             Self::SchemaStep => "schema:step-done",
             Self::ReprocessNoted => "reprocess:noted",
+            Self::ReprocessPartWritten => "reprocess:part-written",
+            Self::ReprocessEngineRan => "reprocess:engine-ran",
             Self::ReprocessComputed => "reprocess:computed",
             Self::ReprocessedSilver => "reprocess:silver-replaced",
             Self::ReprocessedRejected => "reprocess:rejected-replaced",

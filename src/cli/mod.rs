@@ -16,6 +16,7 @@ mod produce;
 mod progress;
 mod query;
 mod reprocess;
+mod reprocess_part;
 mod run;
 mod schema;
 mod tables;
@@ -78,6 +79,8 @@ enum Command {
     Schema(schema::Arguments),
     Verify(verify::Arguments),
     Reprocess(reprocess::Arguments),
+    #[command(hide = true)]
+    ReprocessPart(reprocess_part::Arguments),
     Wait(wait::Arguments),
     Offsets(offsets::Arguments),
     Locks(locks::Arguments),
@@ -111,6 +114,7 @@ impl Cli {
             Command::Schema(arguments) => schema::run(global, arguments).await,
             Command::Verify(arguments) => verify::run(global, arguments).await,
             Command::Reprocess(arguments) => reprocess::run(global, arguments).await,
+            Command::ReprocessPart(arguments) => reprocess_part::run(arguments).await,
             Command::Wait(arguments) => wait::run(global, arguments).await,
             Command::Offsets(arguments) => offsets::run(global, arguments).await,
             Command::Locks(arguments) => locks::run(global, arguments).await,

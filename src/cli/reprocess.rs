@@ -11,7 +11,7 @@ use crate::catalog::Lakehouse;
 use crate::checkpoint::{OffsetRange, PartitionId};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::pipeline::{self, Abandoned, ReprocessOptions, Reprocessed, Selection};
+use crate::pipeline::{self, Abandoned, EngineOptions, ReprocessOptions, Reprocessed, Selection};
 use crate::table::Replaced;
 
 /// Compute silver, rejected and gold again from bronze, by the definition of now
@@ -23,6 +23,7 @@ Examples:
   lakesmith reprocess --offsets 0:1000..2000 --offsets 1:500..
   lakesmith reprocess --since 2025-01-01 --until \"2025-01-02 12:00\"
   lakesmith reprocess --since 2025-01-01 --into _new    into new tables, to be compared first
+  lakesmith reprocess --engine spark --engine-command \"spark-sql --master yarn -f {script}\"
   lakesmith reprocess --abandon                     take back what was begun
 
 It may run beside the daemon, and goes on where it was killed or stopped when it is given again. The
@@ -33,7 +34,12 @@ deleted in these ranges come back as bronze has them. Snapshots from before stil
 
 A time selects all offsets from the first to the last record of each topic partition whose timestamp
 lies in it. Times are in UTC. One like -1d is another time when it is given again: leave it out to go
-on; with --into, name the time.")]
+on; with --into, name the time.
+
+With --engine spark this process writes a script in which Spark starts lakesmith itself on its
+executors, one task for each --part-records offsets, and commits what they have written. Records are
+decided exactly as without it. It needs tables on HDFS, a metastore that the executors reach, and
+executors that run this program and have HADOOP_CONF_DIR where HDFS needs it.")]
 pub struct Arguments {
     /// Only records that are in the rejected table
     #[arg(long)]
@@ -50,9 +56,27 @@ pub struct Arguments {
     /// Write new tables instead, whose names are those of the pipeline with this behind them
     #[arg(long, value_name = "SUFFIX")]
     into: Option<String>,
+    /// Have the rows computed by the machines of this engine
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    engine: Option<Engine>,
+    /// What runs the script of --engine, and prints the rows of its query
+    #[arg(long, value_name = "COMMAND", requires = "engine", default_value = "spark-sql -f {script}")]
+    engine_command: String,
+    /// Most offsets that one task of the engine computes
+    #[arg(long, value_name = "NUMBER", requires = "engine", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    part_records: u64,
     /// Take back a reprocessing that no table shows yet
-    #[arg(long, conflicts_with_all = ["rejected", "offsets", "since", "until", "into"])]
+    #[arg(long, conflicts_with_all = ["rejected", "offsets", "since", "until", "into", "engine"])]
     abandon: bool,
+}
+
+/// Who computes the rows, if not this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Engine {
+    /// By a script for Spark SQL
+    Spark,
+    /// Refused: Trino runs no program on its rows
+    Trino,
 }
 
 /// `0:1000..2000`; either end may be missing.
@@ -83,6 +107,9 @@ const STOPPING: &str = "stopping after the step under way: the same command goes
 pub async fn run(global: &GlobalArguments, arguments: Arguments) -> Result<Outcome> {
     let selection = selection(&arguments)?;
     let config = global.pipeline()?.config;
+    if let Some(engine) = engine(&arguments)? {
+        engine.ensure_fits(&config.definition())?;
+    }
     let lakehouse = Lakehouse::open(&config.metastore, &config.storage, &config.catalog).await?;
     let done = carry_out(&config, &lakehouse, &arguments, selection).await;
     lakehouse.close().await;
@@ -105,7 +132,8 @@ async fn carry_out(config: &Config, lakehouse: &Lakehouse, arguments: &Arguments
             None => "no reprocessing was begun: nothing to take back".to_owned(),
         });
     }
-    let options = ReprocessOptions { selection, shutdown: run::stop_on_signal(STOPPING)?, observer: progress::observer()? };
+    let (shutdown, observer) = (run::stop_on_signal(STOPPING)?, progress::observer()?);
+    let options = ReprocessOptions { selection, shutdown, observer, engine: engine(arguments)? };
     let stopped = || Error::failed("stopped before it was done").hint("the same command goes on; nothing is lost");
     match &arguments.into {
         Some(suffix) => {
@@ -117,6 +145,22 @@ async fn carry_out(config: &Config, lakehouse: &Lakehouse, arguments: &Arguments
             let report = pipeline::reprocess(&definition, lakehouse, &options).await?;
             Ok(text(&report.ok_or_else(stopped)?, &config.silver.table, &config.silver.rejected_table()))
         }
+    }
+}
+
+/// The engine that was asked for. Trino has no way to decide records as silver does.
+fn engine(arguments: &Arguments) -> Result<Option<EngineOptions>> {
+    match arguments.engine {
+        None => Ok(None),
+        Some(Engine::Spark) => {
+            let (command, part_records) = (arguments.engine_command.clone(), arguments.part_records);
+            Ok(Some(EngineOptions { command, part_records }))
+        }
+        Some(Engine::Trino) => Err(Error::config(
+            "--engine trino: Trino runs no program on its rows, and its own functions take other JSON and other numbers than silver does: \
+             it would reject other records",
+        )
+        .hint("use --engine spark; or leave --engine out, with ranges by --offsets or --since and --until, one after the other")),
     }
 }
 

@@ -44,6 +44,7 @@ impl BronzeFiles {
 }
 
 /// Silver's and rejected's files of a cycle, and what was counted on the way.
+#[derive(Default)]
 pub(super) struct SilverFiles {
     pub silver: RecordFiles,
     pub rejected: RecordFiles,
@@ -56,7 +57,8 @@ pub(super) struct SilverFiles {
 }
 
 impl SilverFiles {
-    fn merge(&mut self, other: Self) -> Result<()> {
+    /// Adds the files of another writer, for the same commit.
+    pub fn merge(&mut self, other: Self) -> Result<()> {
         for (counts, more) in [(&mut self.silver_rows, other.silver_rows), (&mut self.rejected_rows, other.rejected_rows)] {
             more.into_iter().for_each(|(partition, rows)| *counts.entry(partition).or_default() += rows);
         }
@@ -91,16 +93,8 @@ pub(super) struct SilverEncoder {
 impl SilverEncoder {
     /// `gold_columns` are kept of every silver row, none if nobody asks for them.
     pub fn new(plan: Arc<SilverPlan>, silver: SilverWriter, rejected: SilverWriter, gold_columns: Option<Vec<String>>) -> Self {
-        let files = SilverFiles {
-            silver: RecordFiles::default(),
-            rejected: RecordFiles::default(),
-            silver_rows: BTreeMap::new(),
-            rejected_rows: BTreeMap::new(),
-            gold_rows: Vec::new(),
-            busy: Duration::ZERO,
-        };
         let (directories, decided_below) = (Arc::new([]), BTreeMap::new());
-        Self { plan, silver, rejected, gold_columns, directories, decided_below, strangers: None, files }
+        Self { plan, silver, rejected, gold_columns, directories, decided_below, strangers: None, files: SilverFiles::default() }
     }
 
     /// For messages whose further fields are followed.

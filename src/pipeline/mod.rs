@@ -43,7 +43,10 @@ use tracing::{debug, info, warn};
 pub use definition::{Definition, TablesSettings};
 pub use redefine::Reload;
 pub use report::{LayerReport, Observer, Progress, RunReport, Silent};
-pub use reprocess::{Abandoned, ReprocessOptions, Reprocessed, Selection, abandon_reprocessing, reprocess, reprocess_into};
+pub use reprocess::{
+    Abandoned, EngineOptions, ReprocessOptions, Reprocessed, Selection, abandon_reprocessing, reprocess, reprocess_into,
+    reprocess_parts,
+};
 pub use settings::PipelineSettings;
 
 use crate::catalog::Lakehouse;

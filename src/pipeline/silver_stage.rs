@@ -132,6 +132,13 @@ pub(super) struct CommittedRows {
     pub paused: BTreeSet<PartitionId>,
 }
 
+impl CommittedRows {
+    /// Offsets that the commit covers.
+    pub fn offsets(&self) -> u64 {
+        self.delta.ranges().values().map(|range| range.len() as u64).sum()
+    }
+}
+
 impl SilverStage {
     /// Stops if one of the tables was filled from another topic or another bronze table.
     pub fn new(parts: SilverParts, silver: SilverTable, rejected: SilverTable) -> Result<Self> {
@@ -298,21 +305,43 @@ impl SilverStage {
         if ranges.is_empty() || self.lacks_rejected()? {
             return Ok(None);
         }
-        let decided = self.decided(&ranges).await?;
         let barrier = CloseBarrier::new();
-        let mut encoder = self.encoder(&barrier)?.with_decided(decided.below.clone());
-        let mut batches = self.records(bronze, &ranges).await?;
+        let files = self.encode(bronze, &ranges, &barrier).await?;
+        Window::CatchUpFilesWritten.pass();
+        let ready = self.prepare_from(bronze, files, &ranges, &barrier).await?;
+        Window::CatchUpMetadataWritten.pass();
+        self.swap(ready).await.map(Some)
+    }
+
+    /// Reads these ranges, which silver lacks, from bronze, and writes their files, not all of which are closed yet.
+    pub(super) async fn encode(
+        &self,
+        bronze: &BronzeTable,
+        ranges: &OffsetRanges,
+        barrier: &CloseBarrier,
+    ) -> Result<SilverFiles> {
+        let decided = self.decided(ranges).await?;
+        let mut encoder = self.encoder(barrier)?.with_decided(decided.below.clone());
+        let mut batches = self.records(bronze, ranges).await?;
         while let Some(records) = batches.try_next().await? {
             let records = decided.undecided(&records)?;
             encoder.write(RawBatch { delta: Delta::default(), records }).await?;
         }
-        let files = encoder.finish().await?;
-        Window::CatchUpFilesWritten.pass();
-        let until_ms = bronze.complete_at(&self.next_after(&ranges)?)?;
-        let ready = self.prepare(files, &ranges, until_ms, Uuid::now_v7(), &barrier).await?;
+        encoder.finish().await
+    }
+
+    /// As [`Self::prepare`], for what was read from bronze; the files are closed when it returns.
+    pub(super) async fn prepare_from(
+        &mut self,
+        bronze: &BronzeTable,
+        files: SilverFiles,
+        ranges: &OffsetRanges,
+        barrier: &CloseBarrier,
+    ) -> Result<SilverReady> {
+        let until_ms = bronze.complete_at(&self.next_after(ranges)?)?;
+        let ready = self.prepare(files, ranges, until_ms, Uuid::now_v7(), barrier).await?;
         barrier.wait().await.context("files of silver could not be closed")?;
-        Window::CatchUpMetadataWritten.pass();
-        self.swap(ready).await.map(Some)
+        Ok(ready)
     }
 }
 

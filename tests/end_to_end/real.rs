@@ -78,7 +78,7 @@ fn kill_in_the_middle(lake: &Lake) {
 }
 
 /// Writes every record of the topic as another consumer sees it.
-fn dump(topic: &str, file: &Path) {
+pub(super) fn dump(topic: &str, file: &Path) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", env("KAFKA_BROKER"))
         .set("group.id", topic)

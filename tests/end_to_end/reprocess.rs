@@ -25,11 +25,11 @@ pub const WINDOWS: [&str; 13] = [
     "reprocess:cleared",
 ];
 
-const STRICT: &str = "sql = \"Quantity > 2\"";
-const PRESET: &str = "sql = \"Quantity > 0\"";
+pub(super) const STRICT: &str = "sql = \"Quantity > 2\"";
+pub(super) const PRESET: &str = "sql = \"Quantity > 0\"";
 
 /// A lake with sales from a file of which a stricter rule than the preset's has rejected many; the pipeline file has the preset's.
-fn strict(settings: &[&str]) -> Lake {
+pub(super) fn strict(settings: &[&str]) -> Lake {
     let file = ["source.kind=file", "source.file.path=sales.jsonl", "source.file.format=jsonl"];
     let lake = Lake::new(
         "datalake",
@@ -43,14 +43,14 @@ fn strict(settings: &[&str]) -> Lake {
     lake
 }
 
-fn change(lake: &Lake, old: &str, new: &str) {
+pub(super) fn change(lake: &Lake, old: &str, new: &str) {
     let file = lake.path("pipeline.toml");
     let text = fs::read_to_string(&file).expect("a pipeline file");
     assert!(text.contains(old), "{old}");
     fs::write(&file, text.replacen(old, new, 1)).expect("written");
 }
 
-fn count(lake: &Lake, table: &str) -> i64 {
+pub(super) fn count(lake: &Lake, table: &str) -> i64 {
     lake.query(&format!("SELECT count(*) AS n FROM {}", lake.table(table)))[0]["n"].as_i64().expect("a number")
 }
 
@@ -64,7 +64,7 @@ fn assert_as_preset(lake: &Lake) {
     assert!(!tables.contains("reprocessing"), "{tables}");
 }
 
-fn error_of(lake: &Lake, arguments: &[&str]) -> String {
+pub(super) fn error_of(lake: &Lake, arguments: &[&str]) -> String {
     let output = lake.output(arguments);
     assert!(!output.status.success(), "{arguments:?} succeeded");
     String::from_utf8_lossy(&output.stderr).into_owned()

@@ -36,7 +36,7 @@ pub async fn reprocess_into(
         ensure_begun_by(&existing, ground.plan.definition_hash(), &ranges)?;
     }
     let mut stage = SilverStage::open(parts).await?;
-    if !catch_up(&mut stage, &ground.bronze, &tally, options).await? {
+    if !catch_up(&mut stage, &ground, &tally, options).await? {
         return Ok(None);
     }
     let silver = stage.silver;

@@ -12,14 +12,21 @@
 //! A daemon may run: what it commits lies behind the ranges. The twins have offsets of their own, and are filled by the catch-up that silver
 //! itself is filled by, so whoever goes on after a kill begins where they end; what comes after is done once, by the note's id.
 //!
+//! The twins can be filled by a computing engine too (`engine`): it hands out the ranges, and lakesmith itself decides the records (`worker`).
+//!
 //! *Invariants*: a record in the ranges is in exactly one of silver and rejected before the third step and after the fourth. In between `verify`
 //! knows of them by the note. No record behind or before the ranges is touched.
 //!
 //! *Failure*: everything is left as it is, and the same command goes on.
 
+mod command;
+mod engine;
 mod ground;
 mod into;
+mod part;
 mod replace;
+mod script;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +40,6 @@ use super::definition::Definition;
 use super::report::{Observer, RunReport};
 use super::silver_stage::{Extract, SilverStage};
 use super::tally::Tally;
-use crate::bronze::BronzeTable;
 use crate::catalog::Lakehouse;
 use crate::checkpoint::PartitionId;
 use crate::error::{Error, Result};
@@ -41,9 +47,11 @@ use crate::silver::{REPROCESSING, Reprocessing, SilverTable};
 use crate::table::{LakeTable, OffsetRanges, RecordTable, Replaced};
 use crate::window::Window;
 
+pub use engine::EngineOptions;
 use ground::Ground;
 pub use into::reprocess_into;
 use replace::Twins;
+pub use worker::reprocess_parts;
 
 /// Which records are decided anew; all that silver has had for nothing said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -76,6 +84,8 @@ pub struct ReprocessOptions {
     /// Cancelled by SIGTERM or Ctrl-C: the step under way is finished, and the same command goes on.
     pub shutdown: CancellationToken,
     pub observer: Arc<dyn Observer>,
+    /// Who computes the new rows; this process if none.
+    pub engine: Option<EngineOptions>,
 }
 
 /// What a reprocessing did.
@@ -196,19 +206,23 @@ async fn fill(
     let parts = ground.parts(ground.specs.clone(), extract, tally, &options.shutdown);
     let (silver, rejected) = twins.create(ground, noted.id).await?;
     let mut stage = SilverStage::new(parts, silver, rejected)?;
-    let filled = catch_up(&mut stage, &ground.bronze, tally, options).await?;
+    let filled = catch_up(&mut stage, ground, tally, options).await?;
     twins.take(stage.silver, stage.rejected);
     Ok(filled)
 }
 
 /// Brings a stage to the end of its extract. False if it was told to stop.
-async fn catch_up(stage: &mut SilverStage, bronze: &BronzeTable, tally: &Tally, options: &ReprocessOptions) -> Result<bool> {
+async fn catch_up(stage: &mut SilverStage, ground: &Ground<'_>, tally: &Tally, options: &ReprocessOptions) -> Result<bool> {
+    let bronze = &ground.bronze;
     stage.complete_rejected(bronze).await?;
     let lacking: i64 = stage.lacking(bronze)?.values().map(|range| range.len()).sum();
     tally.expect(u64::try_from(lacking).unwrap_or(0));
+    if let Some(engine) = &options.engine {
+        return engine::fill(stage, ground, engine, tally, &options.shutdown).await;
+    }
     while !options.shutdown.is_cancelled() {
         match stage.catch_up(bronze).await? {
-            Some(rows) => tally.decided(rows.delta.ranges().values().map(|range| range.len() as u64).sum()),
+            Some(rows) => tally.decided(rows.offsets()),
             None => return Ok(true),
         }
     }

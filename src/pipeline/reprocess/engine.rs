@@ -1,0 +1,185 @@
+//! A reprocessing whose rows a computing engine has computed: Spark hands out the ranges, lakesmith itself decides the records.
+//!
+//! No engine's own functions read JSON and numbers exactly as silver does, so a job in SQL would reject other records. The script that is
+//! written here has Spark start this program on its executors (`TRANSFORM`), one process for each part of what the stage lacks. A worker writes
+//! data files among silver's and rejected's own and answers with a line that describes them; the lines come back as the rows of the script's
+//! query, on the standard output of a command that the user chooses. All parts together become one commit of each table, as a step of the
+//! catch-up would.
+//!
+//! *Invariants*: nothing is committed unless there is one result for each part, and nothing that the engine says is believed but what its marked
+//! lines describe. Files are deleted only if they are of this job and before their commit was tried.
+//!
+//! *Failure*: the tables are as they were, and the same command asks for what they still lack.
+//!
+//! *What may leak*: files of workers whose results did not come back (a task that failed or was had twice, a script or driver that was killed):
+//! data files that no table has, for an orphan sweep of Iceberg's. Of a driver that was killed its directory with script and job stays too.
+
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use uuid::Uuid;
+
+use super::command::{SCRIPT, run};
+use super::ground::Ground;
+use super::part::{Job, PartResult, Target, ensure_complete, split};
+use super::script::JobFiles;
+use super::{Definition, SilverStage, Tally, lake};
+use crate::error::{Error, Result};
+use crate::pipeline::cycle::SilverFiles;
+use crate::silver::SilverTable;
+use crate::storage::CloseBarrier;
+use crate::table::{CarriedFiles, RecordFiles, TableFormat};
+use crate::window::Window;
+
+const ALONE: &str = "leave --engine out; a range that is too large is done in parts, by --offsets or --since and --until";
+
+/// A computing engine that runs SQL scripts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// A command of the shell that runs the script at `{script}` and prints the rows of its query.
+    pub command: String,
+    /// Most offsets that one task of the engine computes.
+    pub part_records: u64,
+}
+
+impl EngineOptions {
+    /// Refuses pipelines whose tables an engine's machines cannot reach, and commands that run no script.
+    pub fn ensure_fits(&self, definition: &Definition) -> Result<()> {
+        if !self.command.contains(SCRIPT) {
+            return Err(Error::config(format!("--engine-command does not say where the script goes: {}", self.command))
+                .hint("write {script} in its place, for example \"spark-sql --master yarn -f {script}\""));
+        }
+        if definition.metastore.uris.is_empty() {
+            return Err(
+                Error::config("the embedded metastore serves this process alone: an engine's workers cannot ask it").hint(ALONE)
+            );
+        }
+        let warehouse = &definition.storage.warehouse;
+        if !warehouse.starts_with("hdfs://") {
+            return Err(Error::config(format!("{warehouse} is on this machine alone: an engine's workers cannot write there"))
+                .hint(ALONE));
+        }
+        if definition.silver.format == TableFormat::Hive {
+            return Err(Error::config("silver is a plain Hive table, whose files are named in the order of its commits")
+                .hint("leave --engine out"));
+        }
+        Ok(())
+    }
+}
+
+/// Has an engine compute what a stage lacks, and commits it. False if it was told to stop.
+pub(super) async fn fill(
+    stage: &mut SilverStage,
+    ground: &Ground<'_>,
+    options: &EngineOptions,
+    tally: &Tally,
+    shutdown: &CancellationToken,
+) -> Result<bool> {
+    if !stage.in_step()? {
+        return Err(Error::stop(format!("table {} is ahead of {}", stage.rejected.ident(), stage.silver.ident()))
+            .hint("its pointer went back; the same command without --engine goes on"));
+    }
+    let ranges = stage.lacking(&ground.bronze)?;
+    if ranges.is_empty() {
+        return Ok(true);
+    }
+    let id = Uuid::now_v7();
+    let parts = split(id, &ranges, options.part_records)?;
+    let files = JobFiles::write(&job(id, stage, ground), &parts)?;
+    info!(job = %id, parts = parts.len(), "an engine computes what is lacking");
+    let answer = run(&options.command, &files.script(), shutdown).await?;
+    drop(files);
+
+    let taken = answer.ended.and_then(|()| ensure_complete(&parts, answer.results.clone()));
+    let files = match taken.and_then(|results| joined(stage, &results)) {
+        Ok(files) => files,
+        Err(error) => {
+            discard(stage, id, &answer.results).await;
+            return if shutdown.is_cancelled() { Ok(false) } else { Err(error) };
+        }
+    };
+    Window::ReprocessEngineRan.pass();
+    // The workers have closed their files; those of the commit are still to be.
+    let barrier = CloseBarrier::new();
+    let ready = match stage.prepare_from(&ground.bronze, files, &ranges, &barrier).await {
+        Ok(ready) => ready,
+        Err(error) => {
+            discard(stage, id, &answer.results).await;
+            return Err(error);
+        }
+    };
+    Window::CatchUpMetadataWritten.pass();
+    tally.decided(stage.swap(ready).await?.offsets());
+    Ok(true)
+}
+
+fn job(id: Uuid, stage: &SilverStage, ground: &Ground<'_>) -> Job {
+    let target = |table: &SilverTable| Target { table: table.ident().name().to_owned(), uuid: table.uuid() };
+    Job {
+        id,
+        definition: Job::definition_for(ground.definition),
+        block_size_bytes: ground.definition.storage.block_size.map(|size| size.as_u64()),
+        definition_hash: ground.plan.definition_hash().to_owned(),
+        silver: target(&stage.silver),
+        rejected: target(&stage.rejected),
+        bronze_uuid: ground.bronze.uuid(),
+        only_rejected: stage.parts().extract.as_ref().is_some_and(|extract| extract.only.is_some()),
+    }
+}
+
+/// The files of all parts, as those of one batch.
+fn joined(stage: &mut SilverStage, results: &[PartResult]) -> Result<SilverFiles> {
+    let mut all = SilverFiles::default();
+    for result in results {
+        let files = SilverFiles {
+            silver: files_of(&mut stage.silver, &result.silver)?,
+            rejected: files_of(&mut stage.rejected, &result.rejected)?,
+            silver_rows: result.silver_rows.clone(),
+            rejected_rows: result.rejected_rows.clone(),
+            ..SilverFiles::default()
+        };
+        for (files, rows) in [(&files.silver, &files.silver_rows), (&files.rejected, &files.rejected_rows)] {
+            let is_within = rows.keys().all(|partition| result.part.ranges.contains_key(partition));
+            if !is_within || files.rows() != rows.values().sum::<u64>() {
+                return Err(Error::failed(format!("the rows of part {} are not those of its files", result.part.number)));
+            }
+        }
+        all.merge(files)?;
+    }
+    Ok(all)
+}
+
+fn files_of(table: &mut SilverTable, carried: &CarriedFiles) -> Result<RecordFiles> {
+    Ok(RecordFiles::Lake(lake(table)?.carried(carried)?))
+}
+
+/// Deletes the files of this job's results, which no commit has been tried with.
+async fn discard(stage: &mut SilverStage, job: Uuid, results: &[PartResult]) {
+    for result in results.iter().filter(|result| result.part.job == job) {
+        for (table, carried) in [(&mut stage.silver, &result.silver), (&mut stage.rejected, &result.rejected)] {
+            // What cannot be read cannot be deleted; an orphan sweep finds it.
+            if let Ok(files) = files_of(table, carried) {
+                table.discard(&files).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_engine_cannot_reach_is_refused() {
+        let mut definition = Definition::default();
+        let options = |command: &str| EngineOptions { command: command.to_owned(), part_records: 1 };
+        let refused = |definition: &Definition| options("x {script}").ensure_fits(definition).unwrap_err().to_string();
+        assert!(options("spark-sql -f").ensure_fits(&definition).unwrap_err().to_string().contains("--engine-command"));
+        assert!(refused(&definition).contains("the embedded metastore serves this process alone"));
+        definition.metastore.uris = vec!["thrift://m:9083".to_owned()];
+        assert!(refused(&definition).contains("./lakehouse is on this machine alone"));
+        definition.storage.warehouse = "hdfs://n:8020/w".to_owned();
+        assert!(options("x {script}").ensure_fits(&definition).is_ok());
+        definition.silver.format = TableFormat::Hive;
+        assert!(refused(&definition).contains("a plain Hive table"));
+    }
+}
