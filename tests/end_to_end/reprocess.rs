@@ -3,6 +3,9 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 
+use lakesmith::catalog::EMBEDDED_FILE;
+use lakesmith::metastore::{DeleteData, Metastore, MetastoreSettings, embedded};
+
 use super::Lake;
 use super::embedded::assert_gold_totals;
 use super::lake::{Servers, assert_records, expected};
@@ -248,6 +251,31 @@ fn what_cannot_be_reprocessed_is_refused_and_what_was_begun_is_taken_back() {
     kill_at("reprocess:silver-replaced", &[]);
     let error = error_of(&lake, &["reprocess", "--abandon"]);
     assert!(error.contains("silver has its new rows already"), "{error}");
+    lake.ok(&["reprocess"]);
+    assert_as_preset(&lake);
+}
+
+/// Somebody drops the table in which rejected's new rows were gathered, when silver has its own already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_finished_is_given_up_and_done_again() {
+    let lake = strict(&[]);
+    let killed = lake.command(&["reprocess"]).env("LAKESMITH_KILL_AT", "reprocess:silver-replaced").output().expect("it starts");
+    assert_eq!(killed.status.signal(), Some(libc::SIGKILL), "{}", String::from_utf8_lossy(&killed.stderr));
+    let file = lake.path("lakehouse").join(EMBEDDED_FILE);
+    let server = embedded::serve(&file, ([127, 0, 0, 1], 0).into()).await.expect("a metastore");
+    let settings = MetastoreSettings { uris: vec![server.uri()], ..MetastoreSettings::default() };
+    let metastore = Metastore::connect(&settings).await.expect("a connection");
+    metastore.drop_table("datalake", "silver_amazon_sales_rejected_reprocessing", DeleteData::No).await.expect("dropped");
+    drop(metastore);
+    server.shutdown().await;
+
+    let error = error_of(&lake, &["reprocess"]);
+    assert!(error.contains("--abandon"), "{error}");
+    let told = lake.ok(&["reprocess", "--abandon"]);
+    assert!(told.contains("0:[0,2000) is given up") && told.contains("reprocess these offsets again"), "{told}");
+    let report = lake.output(&["verify"]);
+    assert_eq!(report.status.code(), Some(1), "records are in both tables");
+    assert!(lake.ok(&["reprocess", "--abandon"]).contains("nothing to take back"));
     lake.ok(&["reprocess"]);
     assert_as_preset(&lake);
 }
