@@ -11,8 +11,8 @@
 //!
 //! *Failure*: the tables are as they were, and the same command asks for what they still lack.
 //!
-//! *What may leak*: files of workers whose results did not come back (a task that failed or was had twice, a script or driver that was killed):
-//! data files that no table has, for an orphan sweep of Iceberg's. Of a driver that was killed its directory with script and job stays too.
+//! *What may leak*: files of workers whose results did not come back (a task that failed or was had twice, a script or driver that was killed),
+//! and of results that another driver was faster with: data files that no table has, for an orphan sweep of Iceberg's. Of a driver that was killed its directory with script and job stays too.
 
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -23,10 +23,10 @@ use super::ground::Ground;
 use super::part::{Job, PartResult, Target, ensure_complete, split};
 use super::script::JobFiles;
 use super::{Definition, SilverStage, Tally, lake};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::pipeline::cycle::SilverFiles;
 use crate::silver::SilverTable;
-use crate::storage::CloseBarrier;
+use crate::storage::{CloseBarrier, user_name};
 use crate::table::{CarriedFiles, RecordFiles, TableFormat};
 use crate::window::Window;
 
@@ -84,7 +84,7 @@ pub(super) async fn fill(
     }
     let id = Uuid::now_v7();
     let parts = split(id, &ranges, options.part_records)?;
-    let files = JobFiles::write(&job(id, stage, ground), &parts)?;
+    let files = JobFiles::write(&job(id, stage, ground)?, &parts)?;
     info!(job = %id, parts = parts.len(), "an engine computes what is lacking");
     let answer = run(&options.command, &files.script(), shutdown).await?;
     drop(files);
@@ -112,18 +112,29 @@ pub(super) async fn fill(
     Ok(true)
 }
 
-fn job(id: Uuid, stage: &SilverStage, ground: &Ground<'_>) -> Job {
+fn job(id: Uuid, stage: &SilverStage, ground: &Ground<'_>) -> Result<Job> {
     let target = |table: &SilverTable| Target { table: table.ident().name().to_owned(), uuid: table.uuid() };
-    Job {
+    let mut definition = Job::definition_for(ground.definition);
+    if let Some(directory) = &mut definition.storage.hadoop_conf_dir {
+        *directory = std::path::absolute(&directory).context("this process has no working directory")?;
+    }
+    let security = ground.lakehouse.storages().hadoop_conf().get("hadoop.security.authentication");
+    if security.is_none_or(|security| security.eq_ignore_ascii_case("simple")) {
+        // Executors run as somebody else, who may not write here.
+        for user in [&mut definition.storage.user, &mut definition.metastore.user] {
+            user.get_or_insert_with(|| user_name(None));
+        }
+    }
+    Ok(Job {
         id,
-        definition: Job::definition_for(ground.definition),
+        definition,
         block_size_bytes: ground.definition.storage.block_size.map(|size| size.as_u64()),
         definition_hash: ground.plan.definition_hash().to_owned(),
         silver: target(&stage.silver),
         rejected: target(&stage.rejected),
         bronze_uuid: ground.bronze.uuid(),
         only_rejected: stage.parts().extract.as_ref().is_some_and(|extract| extract.only.is_some()),
-    }
+    })
 }
 
 /// The files of all parts, as those of one batch.
