@@ -12,7 +12,8 @@
 //! *Failure*: the tables are as they were, and the same command asks for what they still lack.
 //!
 //! *What may leak*: files of workers whose results did not come back (a task that failed or was had twice, a script or driver that was killed),
-//! and of results that another driver was faster with: data files that no table has, for an orphan sweep of Iceberg's. Of a driver that was killed its directory with script and job stays too.
+//! and of results that another driver was faster with: data files that no table has, for an orphan sweep of Iceberg's. Of a driver that was
+//! killed its directory with script and job stays too.
 
 use tokio_util::sync::CancellationToken;
 use tracing::info;
