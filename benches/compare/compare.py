@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""lakesmith beside Spark Structured Streaming: the same topic drained into the same three layers on the same HDFS, in turn.
+"""lakesmith beside Spark Structured Streaming and Kafka Connect: the same topic drained into layers on the same HDFS, in turn.
 
     benches/compare/compare.py                              1,000,000 rows, three rounds
     benches/compare/compare.py --rows 1000000 4000000       two sizes: what each further row costs, without starts and warm-up
     benches/compare/compare.py --rows 100000 --rounds 1     to see that it works
 
-Starts a stack of its own (Kafka, HDFS, metastore, Spark) and stops it, fills the topic once for each size, and lets the contenders take turns.
+lakesmith and both forms of Spark write three layers, Kafka Connect with Iceberg's sink one table, the like of bronze: it does less.
+
+Starts a stack of its own (Kafka, HDFS, metastore) and stops it, fills the topic once for each size, and lets the contenders take turns.
 Of each: the median over the rounds of rows per second, processor seconds of all its processes (its start counted), rows per processor
-second, peak memory, seconds from its start to the first commit of silver. Servers are not counted. The tables go to benches/results.
+second, peak memory, seconds from its start to the first commit of silver (Kafka Connect: of its table). Servers are not counted. The tables go
+to benches/results.
 """
 
 import argparse
@@ -28,10 +31,15 @@ HERE = Path(__file__).resolve().parent
 TESTS = HERE.parents[1] / "tests"
 sys.path.insert(0, str(TESTS / "stack"))
 
-from stacklib import artifacts  # noqa: E402
+from stacklib import artifacts, pyiceberg  # noqa: E402
 
 LAYERS = ("bronze", "silver", "gold")
-NAMES = {"lakesmith": "lakesmith", "spark-classic": "Spark, JSON and Parquet", "spark-iceberg": "Spark, Iceberg"}
+NAMES = {
+    "lakesmith": "lakesmith",
+    "spark-classic": "Spark, JSON and Parquet",
+    "spark-iceberg": "Spark, Iceberg",
+    "kafka-connect": "Kafka Connect, one Iceberg table",
+}
 PARTITIONS = 3
 
 
@@ -46,7 +54,9 @@ class Stack:
         for line in self._stack("env").splitlines():
             name, _, value = line.removeprefix("export ").partition("=")
             self.environment[name] = value.strip("'\"")
-        self.environment["LAKESMITH_SPARK_KAFKA_JARS"] = str(artifacts.maven("spark-kafka"))
+        for name in ("spark-kafka", "connect", "connect-iceberg"):
+            self.environment[f"LAKESMITH_{name.replace('-', '_').upper()}_JARS"] = str(artifacts.maven(name))
+        self.environment["LAKESMITH_PYICEBERG_PYTHON"] = str(pyiceberg.install())
         return self
 
     def __exit__(self, *_):
@@ -70,13 +80,15 @@ class Comparison:
     def topic(self, rows: int) -> str:
         """A topic with so many sales of the last five years."""
         topic = f"compare_{uuid.uuid4().hex[:12]}"
-        kafka = (f"source.kafka.brokers={self.environment['KAFKA_BROKER']}",)
-        self.run(self.lakesmith("topic", "create", topic, "--partitions", str(PARTITIONS), settings=kafka))
+        self.create_topic(topic, PARTITIONS)
         sales = self.directory / "sales.jsonl"
         self.run(self.lakesmith("generate", "--rows", str(rows), "--format", "jsonl", "--force", "--output", str(sales)))
-        self.run(self.lakesmith("produce", str(sales), "--topic", topic, "--key", "OrderID", settings=kafka))
+        self.run(self.lakesmith("produce", str(sales), "--topic", topic, "--key", "OrderID", "--broker", self.environment["KAFKA_BROKER"]))
         sales.unlink()
         return topic
+
+    def create_topic(self, name: str, partitions: int) -> None:
+        self.run(self.lakesmith("topic", "create", name, "--partitions", str(partitions), "--broker", self.environment["KAFKA_BROKER"]))
 
     def run(self, command: list[str]) -> str:
         done = subprocess.run(command, cwd=self.directory, env=self.environment, capture_output=True, text=True)
@@ -88,9 +100,14 @@ class Comparison:
         name = f"c_{uuid.uuid4().hex[:12]}"
         if contender == "lakesmith":
             return self._drain_with_lakesmith(name, topic)
-        command = [str(HERE / "spark_job.py"), "--form", contender.removeprefix("spark-"), "--topic", topic]
-        command += ["--brokers", self.environment["KAFKA_BROKER"], "--directory", f"{self.environment['HDFS_URL']}/{name}"]
-        command += ["--database", name, "--rows", str(rows), "--trigger", str(self.interval)]
+        if contender == "kafka-connect":
+            control = f"{name}_control"
+            self.create_topic(control, 1)
+            command = [str(HERE / "connect_job.py"), "--control-topic", control]
+        else:
+            command = [str(HERE / "spark_job.py"), "--form", contender.removeprefix("spark-")]
+        command += ["--topic", topic, "--brokers", self.environment["KAFKA_BROKER"], "--directory", f"{self.environment['HDFS_URL']}/{name}"]
+        command += ["--database", name, "--rows", str(rows), "--interval", str(self.interval)]
         return json.loads(self.run(command).splitlines()[-1])
 
     def settings(self, name: str, topic: str) -> tuple[str, ...]:
@@ -151,8 +168,9 @@ def table(rows: int, found: dict[str, dict]) -> str:
         ratio = "" if name == "lakesmith" else f" (1/{rows / own['cpu'] / per_cpu:.1f})"
         memory = "" if name == "lakesmith" else f" ({result['memory'] / own['memory']:.1f} ×)"
         first = "" if name == "lakesmith" else f" ({result['first'] / own['first']:.1f} ×)"
-        files = " / ".join(f"{result['files'][layer][0]:,}" for layer in LAYERS)
-        megabytes = " / ".join(f"{result['files'][layer][1] / 1e6:.1f}" for layer in LAYERS)
+        written = [result["files"].get(layer) for layer in LAYERS]
+        files = " / ".join(f"{of[0]:,}" if of else "–" for of in written)
+        megabytes = " / ".join(f"{of[1] / 1e6:.1f}" if of else "–" for of in written)
         lines.append(
             f"| {NAMES[name]} | {speed:,.0f} | {result['cpu']:.1f} | {per_cpu:,.0f}{ratio} | {result['memory']:,.0f} MiB{memory} "
             f"| {result['first']:.1f} s{first} | {files} | {megabytes} |"
@@ -190,7 +208,7 @@ figure.tight_layout()
 figure.savefig(file, metadata={"Date": None})
 """
     names, rates = [NAMES[name] for name in found], [rows / result["cpu"] for result in found.values()]
-    title = f"rows per processor second, {rows:,} rows from Kafka into three layers on HDFS"
+    title = f"rows per processor second, {rows:,} rows from Kafka to HDFS"
     subprocess.run([str(python), "-c", script], input=json.dumps([names, rates, title, str(file)]), text=True, check=True)
 
 

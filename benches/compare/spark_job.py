@@ -99,9 +99,9 @@ def queries(spark, options):
             columns = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in frame.schema.fields)
             spark.sql(f"CREATE TABLE {options.database}.{layer} ({columns}) USING iceberg {by}")
     return [
-        started(bronze, "bronze", options.trigger),
-        started(silver, "silver", options.trigger, ("Year", "Month")),
-        started(gold, "gold", options.trigger * 3),
+        started(bronze, "bronze", options.interval),
+        started(silver, "silver", options.interval, ("Year", "Month")),
+        started(gold, "gold", options.interval * 3),
     ]
 
 
@@ -126,7 +126,7 @@ def main():
     parser.add_argument("--directory", required=True, help="on HDFS, for everything that is written")
     parser.add_argument("--database", required=True, help="for the Iceberg tables")
     parser.add_argument("--rows", type=int, required=True, help="how many the topic has")
-    parser.add_argument("--trigger", type=int, default=10, help="seconds between two batches; gold takes three times as long")
+    parser.add_argument("--interval", type=int, default=10, help="seconds between two batches; gold takes three times as long")
     options = parser.parse_args()
     become("LAKESMITH_SPARK_PYTHON", __file__, sys.argv[1:])
     answers = os.fdopen(os.dup(1), "w", buffering=1)
