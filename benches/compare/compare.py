@@ -81,11 +81,23 @@ class Comparison:
         """A topic with so many sales of the last five years."""
         topic = f"compare_{uuid.uuid4().hex[:12]}"
         self.create_topic(topic, PARTITIONS)
-        sales = self.directory / "sales.jsonl"
-        self.run(self.lakesmith("generate", "--rows", str(rows), "--format", "jsonl", "--force", "--output", str(sales)))
+        sales = self.sales(rows)
         self.run(self.lakesmith("produce", str(sales), "--topic", topic, "--key", "OrderID", "--broker", self.environment["KAFKA_BROKER"]))
         sales.unlink()
         return topic
+
+    def sales(self, rows: int) -> Path:
+        """A file of them, of the last five years."""
+        file = self.directory / "sales.jsonl"
+        self.run(self.lakesmith("generate", "--rows", str(rows), "--format", "jsonl", "--force", "--output", str(file)))
+        return file
+
+    def sales_of_today(self, rows: int) -> Path:
+        """As live ones are."""
+        file, today = self.directory / "today.jsonl", f'"OrderDate":"{datetime.date.today().isoformat()}"'
+        with open(self.sales(rows)) as old, open(file, "w") as new:
+            new.writelines(re.sub(r'"OrderDate":"[^"]*"', today, line) for line in old)
+        return file
 
     def create_topic(self, name: str, partitions: int) -> None:
         self.run(self.lakesmith("topic", "create", name, "--partitions", str(partitions), "--broker", self.environment["KAFKA_BROKER"]))
@@ -100,6 +112,10 @@ class Comparison:
         name = f"c_{uuid.uuid4().hex[:12]}"
         if contender == "lakesmith":
             return self._drain_with_lakesmith(name, topic)
+        return json.loads(self.run(self.job(contender, name, topic, rows)).splitlines()[-1])
+
+    def job(self, contender: str, name: str, topic: str, rows: int) -> list[str]:
+        """What has a contender read so many rows, and prints a line of JSON; its tables are in a database of this name."""
         if contender == "kafka-connect":
             control = f"{name}_control"
             self.create_topic(control, 1)
@@ -107,8 +123,7 @@ class Comparison:
         else:
             command = [str(HERE / "spark_job.py"), "--form", contender.removeprefix("spark-")]
         command += ["--topic", topic, "--brokers", self.environment["KAFKA_BROKER"], "--directory", f"{self.environment['HDFS_URL']}/{name}"]
-        command += ["--database", name, "--rows", str(rows), "--interval", str(self.interval)]
-        return json.loads(self.run(command).splitlines()[-1])
+        return command + ["--database", name, "--rows", str(rows), "--interval", str(self.interval)]
 
     def settings(self, name: str, topic: str) -> tuple[str, ...]:
         """Of a pipeline with tables of its own on the stack."""

@@ -6,12 +6,14 @@
 It writes one table where the others write three: no typing, no enrichment, no table partitions, no gold. Its like is their bronze alone.
 
 Prints one line of JSON: seconds since the worker's start until its first commit and until all rows were in the table; processor seconds and
-peak memory of the worker; data files of the table and their bytes; its rows. What the table holds is asked of the metastore, where Iceberg
-leaves the current snapshot's summary; that asking is not the worker's and not counted.
+peak memory of the worker; the steady part of these (watch.py); data files of the table and their bytes; its rows. What the table holds is
+asked of the metastore, where Iceberg leaves the current snapshot's summary; that asking is not the worker's and not counted. The topic may
+still be filled meanwhile.
 """
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +25,7 @@ sys.path.insert(0, str(STACK))
 
 from sql_client import become, setting  # noqa: E402
 from stacklib import server, settings  # noqa: E402
-from spark_job import cost, since_start  # noqa: E402
+from watch import Watch  # noqa: E402
 
 # It holds what is not yet committed of a Parquet row group; twice as much made no difference.
 HEAP_MIB = 1024
@@ -96,18 +98,16 @@ class Metastore:
 
 
 def drain(process: subprocess.Popen, options) -> dict:
-    metastore, first, rows = Metastore(setting("HIVE_METASTORE_URIS")), None, 0
-    while rows < options.rows:
+    metastore, watch = Metastore(setting("HIVE_METASTORE_URIS")), Watch(process.pid)
+    while watch.rows < options.rows:
         time.sleep(0.2)
         if process.poll() is not None:
             raise SystemExit(f"the worker ended with {process.returncode}")
         summary = metastore.summary(options.database)
         rows = int(summary.get("total-records", 0))
-        if first is None and rows:
-            first = since_start(process.pid)
-    wall, (cpu, memory) = since_start(process.pid), cost(process.pid)
+        watch.committed(rows, rows)
     files = (int(summary["total-data-files"]), int(summary["total-files-size"]))
-    return {"first": first, "wall": wall, "cpu": cpu, "memory": memory, "rows": rows, "files": {"bronze": files}}
+    return {**watch.result(), "rows": rows, "files": {"bronze": files}}
 
 
 def main():
@@ -121,6 +121,8 @@ def main():
     parser.add_argument("--interval", type=int, default=10, help="seconds between two commits")
     options = parser.parse_args()
     become("LAKESMITH_PYICEBERG_PYTHON", __file__, sys.argv[1:])
+    # Then the worker is stopped as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="lakesmith-connect-") as name:
         directory = Path(name)
         files = directory / "worker.properties", directory / "sink.properties"

@@ -24,9 +24,9 @@ import uuid
 from pathlib import Path
 
 from compare import PARTITIONS, Comparison, Stack
+from watch import cost
 
 WARM_UP = 5.0
-TICKS = os.sysconf("SC_CLK_TCK")
 COMMIT = re.compile(r'committed table=\S+\.silver_amazon_sales snapshot=.*? offsets="?([^"]*?)"? ?(?:lag=\S+ )?ms=')
 REFRESH = re.compile(r"refreshed table=.*? ms=(\d+)")
 
@@ -46,11 +46,6 @@ def events(log: str) -> tuple[dict[int, list[tuple[int, float]]], list[tuple[flo
         elif found := REFRESH.search(line):
             refreshes.append((moment(line) - int(found[1]) / 1_000, moment(line)))
     return commits, refreshes
-
-
-def processor_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def percentiles(values: list[float]) -> str:
@@ -75,18 +70,16 @@ def main():
         settings = (*here.settings(topic, topic), f"gold.0.refresh_interval={arguments.refresh}")
         here.run(here.lakesmith("topic", "create", topic, "--partitions", str(PARTITIONS), settings=settings))
         rows = arguments.rate * arguments.seconds
-        here.run(here.lakesmith("generate", "--rows", str(rows), "--format", "jsonl", "--output", "sales.jsonl"))
-        sales, today = here.directory / "sales.jsonl", datetime.date.today().isoformat()
-        sales.write_text(re.sub(r'"OrderDate":"[^"]*"', f'"OrderDate":"{today}"', sales.read_text()))
+        sales = here.sales_of_today(rows)
         log = here.directory / "daemon.log"
         with open(log, "wb") as errors:
             daemon = subprocess.Popen(here.lakesmith("run", settings=settings), cwd=name, env=here.environment, stderr=errors)
-        produce = here.lakesmith("produce", "sales.jsonl", "--topic", topic, "--key", "OrderID", "--rate", str(arguments.rate), settings=settings)
+        produce = here.lakesmith("produce", str(sales), "--topic", topic, "--key", "OrderID", "--rate", str(arguments.rate), settings=settings)
         while "reading" not in log.read_text(errors="replace"):
             time.sleep(0.1)
-        began, before = time.time(), processor_seconds(daemon.pid)
+        began, before = time.time(), cost(daemon.pid)[0]
         here.run(produce)
-        ended, after = time.time(), processor_seconds(daemon.pid)
+        ended, after = time.time(), cost(daemon.pid)[0]
         daemon.terminate()
         if daemon.wait(timeout=60) != 0:
             raise SystemExit(log.read_text(errors="replace"))

@@ -6,7 +6,8 @@
     gold     aggregates of one-minute windows, as Parquet files
 
 Prints one line of JSON: seconds since the process began until the session was up, until silver's first batch was committed and until all
-queries had read all rows; processor seconds and peak memory of Python and the JVM; files and bytes of each layer; the rows of silver.
+queries had read all rows; processor seconds and peak memory of Python and the JVM; the steady part of these (watch.py); files and bytes of
+each layer; the rows of silver. The topic may still be filled meanwhile.
 """
 
 import argparse
@@ -21,13 +22,13 @@ sys.path.insert(0, str(STACK))
 
 from spark_sql import session  # noqa: E402
 from sql_client import become  # noqa: E402
+from watch import Watch, since_start  # noqa: E402
 
 TEXTS = "OrderID CustomerID CustomerName ProductID ProductName Category Brand PaymentMethod OrderStatus City State Country SellerID"
 NUMBERS = "UnitPrice Discount Tax ShippingCost TotalAmount"
 SCHEMA = ", ".join(
     ["OrderDate DATE", "Quantity INT", *(f"{name} STRING" for name in TEXTS.split()), *(f"{name} DOUBLE" for name in NUMBERS.split())]
 )
-TICKS = os.sysconf("SC_CLK_TCK")
 # What a job of its size should have: the defaults are 200 partitions of state, and writers that are closed for each partition in turn.
 SETTINGS = {
     "spark.driver.memory": "2g",
@@ -37,16 +38,11 @@ SETTINGS = {
 }
 
 
-def since_start(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return float(Path("/proc/uptime").read_text().split()[0]) - int(fields[19]) / TICKS
-
-
-def cost(pid: int) -> tuple[float, float]:
-    """Processor seconds, and the peak of memory in MiB."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    peak = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return (int(fields[11]) + int(fields[12])) / TICKS, int(peak.split()[1]) / 1024
+def rows_read(query) -> int:
+    """In batches that are committed, by their end in Kafka; the first record of a topic is at 0. Of all that a progress tells, Python would
+    fetch each item by a call of its own: often enough that Spark, with which it shares the cores, would be slower."""
+    progress = query._jsq.lastProgress()
+    return sum(offset for partitions in json.loads(progress.sources()[0].endOffset()).values() for offset in partitions.values()) if progress else 0
 
 
 def queries(spark, options):
@@ -134,27 +130,21 @@ def main():
     jars = sorted(Path(os.environ["LAKESMITH_SPARK_KAFKA_JARS"]).glob("*.jar"))
     spark = session("4.1", None, "UTC", jars, SETTINGS)
     up = since_start(os.getpid())
-    running = queries(spark, options)
-    read, first = {}, None
-    while any(read.get(query.name, 0) < options.rows for query in running):
-        time.sleep(0.2)
-        for query in running:
-            if query.exception():
+    watch = Watch(os.getpid(), spark.sparkContext._gateway.proc.pid)
+    running = {query.name: query for query in queries(spark, options)}
+    while watch.rows < options.rows:
+        time.sleep(0.5)
+        for query in running.values():
+            if not query.isActive:
                 raise SystemExit(str(query.exception()))
-            read[query.name] = sum(progress["numInputRows"] for progress in query.recentProgress)
-        if first is None and read.get("silver"):
-            first = since_start(os.getpid())
-    done = since_start(os.getpid())
-    python, jvm = cost(os.getpid()), cost(spark.sparkContext._gateway.proc.pid)
-    for query in running:
+        read = {layer: rows_read(query) for layer, query in running.items()}
+        watch.committed(read["silver"], min(read.values()))
+    result = watch.result()
+    for query in running.values():
         query.stop()
     silver = f"{options.database}.silver" if options.form == "iceberg" else f"parquet.`{options.directory}/silver`"
-    result = {
+    result |= {
         "session": up,
-        "first": first,
-        "wall": done,
-        "cpu": python[0] + jvm[0],
-        "memory": python[1] + jvm[1],
         "rows": spark.sql(f"SELECT count(*) FROM {silver}").first()[0],
         "files": {layer: files(spark, f"{options.directory}/{layer}") for layer in ("bronze", "silver", "gold")},
     }
