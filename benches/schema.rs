@@ -109,6 +109,7 @@ async fn create(catalog: &HiveCatalog, name: &str) -> Result<LakeTable, Failure>
         location: None,
         schema: Schema::builder().with_fields(fields).build()?,
         partition_by: vec![("part".to_owned(), Transform::Identity)],
+        sort_by: Vec::new(),
         properties: BTreeMap::new(),
         comment: None,
     };

@@ -227,7 +227,15 @@ impl Lake {
         let catalog: &HiveCatalog = self.lakehouse.catalog();
         let ident = TableIdent::from_strs(["bench", &format!("t{}", Uuid::new_v4().simple())])?;
         catalog.ensure_database(ident.namespace()).await?;
-        let spec = TableSpec { ident, location: None, schema, partition_by, properties: BTreeMap::new(), comment: None };
+        let spec = TableSpec {
+            ident,
+            location: None,
+            schema,
+            partition_by,
+            sort_by: Vec::new(),
+            properties: BTreeMap::new(),
+            comment: None,
+        };
         Ok(LakeTable::open_or_create(catalog, &spec).await?)
     }
 

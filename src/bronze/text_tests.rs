@@ -237,6 +237,7 @@ async fn files_of_somebody_else_and_tables_of_another_form_stop_the_start() {
         location: None,
         schema: super::schema(),
         partition_by: Vec::new(),
+        sort_by: Vec::new(),
         properties: BTreeMap::new(),
         comment: None,
     };

@@ -309,7 +309,13 @@ impl Silver {
 /// The steps without which rows of this plan cannot be written into the table; none where they can be, or nothing leads there.
 pub(super) fn misfit(table: &SilverTable, plan: &SilverPlan) -> Result<Option<String>> {
     let Some(table) = table.lake() else { return Ok(None) };
-    let wanted = Wanted { schema: plan.schema(), partition_by: plan.partition_by(), kept: &OWN_COLUMNS, drop_unnamed: false };
+    let wanted = Wanted {
+        schema: plan.schema(),
+        partition_by: plan.partition_by(),
+        sort_by: plan.sort_by(),
+        kept: &OWN_COLUMNS,
+        drop_unnamed: false,
+    };
     let plan = Plan::new(table, wanted)?;
     let steps: Vec<_> = plan.needed().map(|step| step.what.as_str()).collect();
     Ok(Some(steps.join(", ")).filter(|steps| !steps.is_empty()))

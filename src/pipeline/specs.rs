@@ -52,6 +52,7 @@ pub(super) fn bronze_spec(definition: &Definition, storages: &Storages) -> Resul
             location: Some(location),
             schema: bronze::schema(),
             partition_by: Vec::new(),
+            sort_by: Vec::new(),
             properties: properties(definition),
             comment: Some(comment.to_owned()),
         })),
@@ -75,6 +76,7 @@ pub(super) fn silver_spec(definition: &Definition, plan: &SilverPlan, storages: 
             location: Some(location),
             schema: plan.schema().clone(),
             partition_by: plan.partition_by().to_vec(),
+            sort_by: plan.sort_by().unwrap_or_default().to_vec(),
             properties: properties(definition),
             comment: Some(comment),
         })),
@@ -90,6 +92,7 @@ pub(super) fn rejected_spec(definition: &Definition, storages: &Storages) -> Res
         location: Some(table_location(storages, location, &definition.tables.database, &table)?),
         schema: rejected::schema(),
         partition_by: Vec::new(),
+        sort_by: Vec::new(),
         properties: properties(definition),
         comment: Some("records that could not be decoded or broke an expectation, with the reason".into()),
     })))

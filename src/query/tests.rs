@@ -58,6 +58,7 @@ async fn silver(lakehouse: &Lakehouse) {
         location: Some(format!("{}/silver", lakehouse.storages().warehouse())),
         schema: schema.build().unwrap(),
         partition_by: vec![("Year".to_string(), Transform::Identity)],
+        sort_by: Vec::new(),
         properties: BTreeMap::new(),
         comment: None,
     };

@@ -18,6 +18,7 @@ mod gold;
 mod names;
 mod partitions;
 mod plan;
+mod sorting;
 mod types;
 
 pub use adopt::{Adopted, adopt, with_added};
@@ -27,6 +28,7 @@ pub use gold::{GoldStep, Redefinition};
 pub use names::remark;
 pub use partitions::{PartitionChange, partition_fields};
 pub use plan::{Plan, Step, Verdict, Wanted};
+pub use sorting::sort_keys;
 
 use std::collections::HashMap;
 
@@ -35,7 +37,7 @@ use iceberg::{TableIdent, TableRequirement, TableUpdate};
 
 use crate::catalog::{CommitOutcome, HiveCatalog, Loaded, Rejection};
 use crate::error::{Error, Result};
-use crate::table::LakeTable;
+use crate::table::{LakeTable, SortKey};
 
 /// Opens the Iceberg table whose schema is to be shown or changed.
 pub async fn open(catalog: &HiveCatalog, ident: &TableIdent) -> Result<LakeTable> {
@@ -72,6 +74,19 @@ pub async fn repartition(table: &LakeTable, change: &PartitionChange) -> Result<
     let updates = vec![TableUpdate::AddSpec { spec }, TableUpdate::SetDefaultSpec { spec_id: -1 }];
     let loaded = commit(table, requirements, updates).await?;
     Ok(Some(partition_fields(&loaded.version.metadata)))
+}
+
+/// Changes the order in which engines are asked to sort rows that they write from now on; no keys for none.
+async fn resort(table: &LakeTable, keys: &[SortKey]) -> Result<()> {
+    let metadata = table.metadata();
+    let sort_order = sorting::order(metadata.current_schema(), keys).map_err(|error| error.context(unchanged(table)))?;
+    let requirements = vec![
+        TableRequirement::UuidMatch { uuid: metadata.uuid() },
+        TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
+        TableRequirement::DefaultSortOrderIdMatch { default_sort_order_id: metadata.default_sort_order_id() },
+    ];
+    let updates = vec![TableUpdate::AddSortOrder { sort_order }, TableUpdate::SetDefaultSortOrder { sort_order_id: -1 }];
+    commit(table, requirements, updates).await.map(|_| ())
 }
 
 /// Sets a property of the table, or removes it where there is no value.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::silver::partition_field;
-use crate::table::partition_name;
+use crate::table::{field_text, partition_name};
 
 /// What is to be done to a table's partitioning. Fields are written as SQL writes them: `Year`, `month(OrderDate)`, `bucket(16, CustomerID)`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,16 +68,6 @@ pub(super) fn changed(metadata: &TableMetadata, change: &PartitionChange) -> Res
     }
     let bad = |error| Error::config("the table cannot be partitioned so").caused_by(error);
     Ok(Some(UnboundPartitionSpec::builder().add_partition_fields(fields).map_err(bad)?.build()))
-}
-
-/// A partition field as it is shown, and as [`parse_transform`] takes it.
-pub(super) fn field_text(column: &str, transform: Transform) -> String {
-    match transform {
-        Transform::Identity => column.to_owned(),
-        Transform::Bucket(size) => format!("bucket({size}, {column})"),
-        Transform::Truncate(width) => format!("truncate({width}, {column})"),
-        other => format!("{other}({column})"),
-    }
 }
 
 fn unbound(field: &PartitionField) -> UnboundPartitionField {

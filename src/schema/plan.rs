@@ -12,10 +12,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::change::{Change, FieldPath, Position, is_wider};
-use super::partitions::{self, PartitionChange, field_text, partition_fields};
+use super::partitions::{self, PartitionChange, partition_fields};
+use super::sorting::{self, sort_keys};
 use super::types::type_name;
 use crate::error::{Context, Error, Result};
-use crate::table::LakeTable;
+use crate::table::{LakeTable, SortKey, field_text};
 use crate::window::Window;
 
 /// What a table is to be.
@@ -23,6 +24,8 @@ use crate::window::Window;
 pub struct Wanted<'a> {
     pub schema: &'a Schema,
     pub partition_by: &'a [(String, Transform)],
+    /// None for whatever it is.
+    pub sort_by: Option<&'a [SortKey]>,
     /// Columns that stay what they are.
     pub kept: &'a [&'a str],
     /// Whether columns that the definition does not name are to go.
@@ -73,6 +76,7 @@ pub struct Step {
 enum StepChange {
     Columns(Change),
     Partitions(PartitionChange),
+    Sorting(Vec<SortKey>),
     /// Nothing could do it.
     None,
 }
@@ -82,13 +86,15 @@ enum StepChange {
 struct State {
     fields: Value,
     partitions: Vec<String>,
+    #[serde(default)]
+    sorting: Vec<String>,
 }
 
 impl State {
     fn of(metadata: &TableMetadata) -> Result<Self> {
         let schema = serde_json::to_value(metadata.current_schema().as_ref());
         let mut schema = schema.map_err(|error| Error::failed("a schema is not JSON").caused_by(error))?;
-        Ok(Self { fields: schema["fields"].take(), partitions: partition_fields(metadata) })
+        Ok(Self { fields: schema["fields"].take(), partitions: partition_fields(metadata), sorting: sort_keys(metadata) })
     }
 }
 
@@ -140,7 +146,7 @@ impl Plan {
             StepChange::Columns(change) => {
                 matches!(change, Change::Add { .. } | Change::Widen { .. } | Change::MakeOptional { .. })
             }
-            StepChange::Partitions(_) => false,
+            StepChange::Partitions(_) | StepChange::Sorting(_) => false,
             StepChange::None => true,
         })
     }
@@ -175,6 +181,7 @@ impl Plan {
             match &step.change {
                 StepChange::Columns(change) => _ = super::apply(table, kept, std::slice::from_ref(change)).await?,
                 StepChange::Partitions(change) => _ = super::repartition(table, change).await?,
+                StepChange::Sorting(keys) => super::resort(table, keys).await?,
                 StepChange::None => {}
             }
             Window::SchemaStep.pass();
@@ -192,6 +199,9 @@ impl Plan {
     }
 }
 
+/// To the builder: the order that was added last.
+const LAST_ADDED: i64 = -1;
+
 /// The table's metadata as they will be, with the ids that it will give.
 fn after(now: &TableMetadata, kept: &[&str], change: &StepChange) -> Result<TableMetadata> {
     let builder = |now: &TableMetadata| -> TableMetadataBuilder { now.clone().into_builder(None) };
@@ -204,6 +214,9 @@ fn after(now: &TableMetadata, kept: &[&str], change: &StepChange) -> Result<Tabl
             Some(spec) => builder(now).add_default_partition_spec(spec),
             None => return Ok(now.clone()),
         },
+        StepChange::Sorting(keys) => builder(now)
+            .add_sort_order(sorting::order(now.current_schema(), keys)?)
+            .and_then(|builder| builder.set_default_sort_order(LAST_ADDED)),
         StepChange::None => return Ok(now.clone()),
     };
     let built = built.and_then(TableMetadataBuilder::build).context("the changes lead to no valid table")?;
@@ -244,6 +257,7 @@ fn differences(now: &TableMetadata, wanted: Wanted<'_>) -> Vec<(String, Verdict,
         }
     }
     found.extend(of_partitions(now, wanted));
+    found.extend(of_sorting(now, wanted));
     found
 }
 
@@ -285,4 +299,14 @@ fn of_partitions(now: &TableMetadata, wanted: Wanted<'_>) -> Vec<(String, Verdic
         (format!("partition by {field}"), Verdict::Safe, StepChange::Partitions(change))
     });
     gone.chain(new).collect()
+}
+
+fn of_sorting(now: &TableMetadata, wanted: Wanted<'_>) -> Option<(String, Verdict, StepChange)> {
+    let keys = wanted.sort_by?;
+    let want: Vec<String> = keys.iter().map(SortKey::to_string).collect();
+    if sort_keys(now) == want {
+        return None;
+    }
+    let what = if want.is_empty() { "sort no longer".to_owned() } else { format!("sort by {}", want.join(", ")) };
+    Some((what, Verdict::Safe, StepChange::Sorting(keys.to_vec())))
 }

@@ -31,6 +31,7 @@ mod plan;
 pub mod rejected;
 mod reprocess;
 mod settings;
+mod sorting;
 mod strangers;
 #[cfg(test)]
 mod tests;

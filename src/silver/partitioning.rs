@@ -9,26 +9,27 @@ use crate::table::logged::ensure_names_directories;
 
 /// Reads the partition fields of a table and checks each against the column that it is made from.
 pub fn parse(fields: &[String], schema: &Schema) -> Result<Vec<(String, Transform)>> {
-    fields
-        .iter()
-        .map(|text| {
-            let (column, transform) = field(text).ok_or_else(|| {
-                Error::config(format!("silver.partition_by `{text}` is not understood"))
-                    .hint("write a column's name, or year, month, day or hour of it as in month(OrderDate), bucket(16, c) or truncate(10, c)")
-            })?;
-            let field = schema.field_by_name(&column).or_else(|| schema.field_by_name_case_insensitive(&column)).ok_or_else(|| {
-                let error = Error::config(format!("silver.partition_by `{text}` names no column"));
-                match names::nearest(&column, schema.as_struct().fields().iter().map(|field| field.name.as_str())) {
-                    Some(near) => error.hint(format!("did you mean {near}?")),
-                    None => error,
-                }
-            })?;
-            transform.result_type(&field.field_type).map_err(|_| {
-                Error::config(format!("silver.partition_by `{text}` does not fit a column of type {}", field.field_type))
-            })?;
-            Ok((field.name.clone(), transform))
-        })
-        .collect()
+    fields.iter().map(|text| parse_field("silver.partition_by", text, schema)).collect()
+}
+
+/// Reads a column and what is made of it, for a setting.
+pub(super) fn parse_field(setting: &str, text: &str, schema: &Schema) -> Result<(String, Transform)> {
+    let (column, transform) = field(text).ok_or_else(|| {
+        Error::config(format!("{setting} `{text}` is not understood")).hint(
+            "write a column's name, or year, month, day or hour of it as in month(OrderDate), bucket(16, c) or truncate(10, c)",
+        )
+    })?;
+    let field = schema.field_by_name(&column).or_else(|| schema.field_by_name_case_insensitive(&column)).ok_or_else(|| {
+        let error = Error::config(format!("{setting} `{text}` names no column"));
+        match names::nearest(&column, schema.as_struct().fields().iter().map(|field| field.name.as_str())) {
+            Some(near) => error.hint(format!("did you mean {near}?")),
+            None => error,
+        }
+    })?;
+    transform
+        .result_type(&field.field_type)
+        .map_err(|_| Error::config(format!("{setting} `{text}` does not fit a column of type {}", field.field_type)))?;
+    Ok((field.name.clone(), transform))
 }
 
 /// Refuses what a plain Hive table cannot be partitioned by: anything but columns whose values name directories.

@@ -21,11 +21,12 @@ use super::names::{self, PROCESSING_TIMESTAMP};
 use super::partitioning;
 use super::rejected::{self, Rejection};
 use super::settings::{ColumnSettings, DeriveSettings, ExpectSettings, OnError, SilverSettings, UnknownFields};
+use super::sorting;
 use super::time::TimeFormat;
 use super::types::ColumnType;
 use crate::error::{Context, Error, Result};
 use crate::record::{self, INSTANT, KAFKA_TIMESTAMP, OFFSET, PARTITION, RawBatch, SilverBatch, TIMESTAMP, TOPIC, VALUE};
-use crate::table::TableFormat;
+use crate::table::{SortKey, TableFormat};
 
 /// A number that changes whenever the same definition begins to give other rows.
 const SEMANTICS_VERSION: u32 = 1;
@@ -42,6 +43,7 @@ pub struct SilverPlan {
     arrow_schema: SchemaRef,
     schema: iceberg::spec::Schema,
     partition_by: Vec<(String, Transform)>,
+    sort_by: Option<Vec<SortKey>>,
     no_dictionary: Vec<String>,
     definition_hash: String,
 }
@@ -109,6 +111,7 @@ impl SilverPlan {
                     partitioning::ensure_directories(partitioning::parse(&settings.partition_by, &schema)?, &arrow_schema)?
                 }
             },
+            sort_by: sort_by(settings, &schema)?,
             no_dictionary: no_dictionary(settings),
             definition_hash: definition_hash(settings)?,
             arrow_schema,
@@ -129,6 +132,11 @@ impl SilverPlan {
     /// The columns that the table is partitioned by, with what is made of each.
     pub fn partition_by(&self) -> &[(String, Transform)] {
         &self.partition_by
+    }
+
+    /// How engines are asked to sort the table's rows; none where the definition says nothing of it.
+    pub fn sort_by(&self) -> Option<&[SortKey]> {
+        self.sort_by.as_deref()
     }
 
     /// Columns for whose data files a dictionary is a loss.
@@ -398,6 +406,17 @@ fn kept_field(name: &str) -> Field {
 fn derived_field(derive: &DeriveSettings) -> Field {
     let doc = derive.doc.as_deref().unwrap_or(derive.sql.trim());
     documented(&derive.name, derive.column_type.arrow(), Presence::Optional, doc)
+}
+
+fn sort_by(settings: &SilverSettings, schema: &iceberg::spec::Schema) -> Result<Option<Vec<SortKey>>> {
+    let Some(keys) = &settings.sort_by else { return Ok(None) };
+    match settings.format {
+        TableFormat::Iceberg => sorting::parse(keys, schema).map(Some),
+        TableFormat::Hive => {
+            Err(Error::config("silver.sort_by is set, and a plain Hive table (silver.format = \"hive\") has no sort order")
+                .hint("leave it out, or set silver.format = \"iceberg\""))
+        }
+    }
 }
 
 fn no_dictionary(settings: &SilverSettings) -> Vec<String> {

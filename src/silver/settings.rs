@@ -19,6 +19,10 @@ pub struct SilverSettings {
     /// How the table is partitioned: a column's name, or `year(c)`, `month(c)`, `day(c)`, `hour(c)`, `bucket(16, c)`,
     /// `truncate(10, c)`. Default: not partitioned.
     pub partition_by: Vec<String>,
+    /// The order in which engines that write or compact the table are asked to sort rows: columns or what `partition_by` takes, each with
+    /// `desc` or `nulls first|last` behind it. lakesmith itself leaves rows in the order in which they came. Default: as the table has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sort_by: Option<Vec<String>>,
     /// `iceberg`, or `hive`: Parquet files in partition directories. Default: iceberg.
     #[serde(deserialize_with = "table_format")]
     pub format: TableFormat,
@@ -50,6 +54,7 @@ impl Default for SilverSettings {
             table: "silver".into(),
             location: None,
             partition_by: Vec::new(),
+            sort_by: None,
             format: TableFormat::default(),
             message_format: "json".into(),
             unknown_fields: UnknownFields::default(),

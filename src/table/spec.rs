@@ -1,11 +1,13 @@
 //! Tables to be created, and the properties that lakesmith gives them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
-use iceberg::spec::{FormatVersion, PartitionSpec, Schema, Transform};
+use iceberg::spec::{FormatVersion, NullOrder, PartitionSpec, Schema, SortDirection, SortField, SortOrder, Transform};
 use iceberg::{TableCreation, TableIdent};
+use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 
 /// A table to be created where it is missing.
 #[derive(Debug, Clone)]
@@ -16,9 +18,59 @@ pub struct TableSpec {
     pub schema: Schema,
     /// Columns and transforms of the partition spec, in order; empty for an unpartitioned table.
     pub partition_by: Vec<(String, Transform)>,
+    /// The order in which engines are asked to sort rows; lakesmith leaves them in the order in which they came.
+    pub sort_by: Vec<SortKey>,
     /// Table properties beside those that lakesmith sets on every table; they win over lakesmith's.
     pub properties: BTreeMap<String, String>,
     pub comment: Option<String>,
+}
+
+/// One key of a sort order. Shown as SQL writes it: `TotalAmount desc`, `month(OrderDate) nulls last`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SortKey {
+    pub column: String,
+    pub transform: Transform,
+    pub direction: SortDirection,
+    pub nulls: NullOrder,
+}
+
+impl SortKey {
+    /// Where nulls stand if nothing is said, as Spark has it.
+    pub fn usual_nulls(direction: SortDirection) -> NullOrder {
+        match direction {
+            SortDirection::Ascending => NullOrder::First,
+            SortDirection::Descending => NullOrder::Last,
+        }
+    }
+
+    /// The key in a table in which the column has this id.
+    pub fn field(&self, source_id: i32) -> SortField {
+        let Self { transform, direction, nulls, .. } = self;
+        SortField { source_id, transform: *transform, direction: *direction, null_order: *nulls }
+    }
+}
+
+impl fmt::Display for SortKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&field_text(&self.column, self.transform))?;
+        if self.direction == SortDirection::Descending {
+            f.write_str(" desc")?;
+        }
+        if self.nulls != Self::usual_nulls(self.direction) {
+            write!(f, " nulls {}", self.nulls)?;
+        }
+        Ok(())
+    }
+}
+
+/// A column and its transform as SQL writes them: `Year`, `month(OrderDate)`, `bucket(16, CustomerID)`.
+pub fn field_text(column: &str, transform: Transform) -> String {
+    match transform {
+        Transform::Identity => column.to_owned(),
+        Transform::Bucket(size) => format!("bucket({size}, {column})"),
+        Transform::Truncate(width) => format!("truncate({width}, {column})"),
+        other => format!("{other}({column})"),
+    }
 }
 
 /// What every table of lakesmith has, for the other engines that write to it and for its own upkeep.
@@ -45,9 +97,20 @@ impl TableSpec {
             .location_opt(self.location.clone())
             .schema(self.schema.clone())
             .partition_spec(self.partition_spec()?.into_unbound())
+            .sort_order(self.sort_order()?)
             .properties(properties)
             .format_version(FormatVersion::V2);
         Ok(creation.build())
+    }
+
+    fn sort_order(&self) -> Result<SortOrder> {
+        let bad = || format!("table {} cannot be sorted as configured", self.ident);
+        let field = |key: &SortKey| {
+            let source = self.schema.field_id_by_name(&key.column);
+            source.map(|id| key.field(id)).ok_or_else(|| Error::config(format!("there is no column {}", key.column)))
+        };
+        let fields = self.sort_by.iter().map(field).collect::<Result<Vec<_>>>().with_context(bad)?;
+        SortOrder::builder().with_fields(fields).build_unbound().with_context(bad)
     }
 
     fn partition_spec(&self) -> Result<PartitionSpec> {
@@ -88,6 +151,7 @@ mod tests {
             location: Some("/t".into()),
             schema: Schema::builder().with_fields([at]).build().unwrap(),
             partition_by,
+            sort_by: Vec::new(),
             properties: BTreeMap::from([("write.parquet.compression-level".into(), "3".into())]),
             comment: None,
         }
@@ -99,6 +163,21 @@ mod tests {
         assert_eq!(creation.partition_spec.unwrap().fields()[0].name, "at_day");
         assert_eq!(creation.properties["write.parquet.compression-level"], "3");
         assert_eq!(creation.properties["write.delete.mode"], "copy-on-write");
+    }
+
+    #[test]
+    fn sort_keys_are_those_of_the_table() {
+        let key = |column: &str| SortKey {
+            column: column.into(),
+            transform: Transform::Day,
+            direction: SortDirection::Descending,
+            nulls: NullOrder::Last,
+        };
+        let creation = TableSpec { sort_by: vec![key("at")], ..spec(Vec::new()) }.creation().unwrap();
+        assert_eq!(creation.sort_order.unwrap().fields, [key("at").field(1)]);
+        assert_eq!(key("at").to_string(), "day(at) desc");
+        let error = TableSpec { sort_by: vec![key("year")], ..spec(Vec::new()) }.creation().unwrap_err();
+        assert!(error.chain().contains("year"), "{}", error.chain());
     }
 
     #[test]

@@ -60,6 +60,7 @@ async fn bronze_of_another_cluster(here: &TopicLake) {
         location: None,
         schema: lakesmith::bronze::schema(),
         partition_by: Vec::new(),
+        sort_by: Vec::new(),
         properties: BTreeMap::new(),
         comment: None,
     };

@@ -17,7 +17,7 @@ pub const WINDOWS: [&str; 7] = [
     "gold:redefined",
 ];
 
-const STEPS: usize = 4;
+const STEPS: usize = 5;
 
 /// A lake with some sales from a file.
 fn filled() -> Lake {
@@ -48,7 +48,7 @@ fn an_apply_that_is_killed_at_every_step_is_finished_by_the_next() {
     let wanted = wider.replacen("[[silver.derive]]", &format!("{}[[silver.derive]]", derived.concat()), 1);
     let wanted = wanted.replacen(
         "partition_by = [\"Year\", \"Month\"]",
-        "partition_by = [\"Year\", \"Month\", \"bucket(2, OrderID)\"]",
+        "partition_by = [\"Year\", \"Month\", \"bucket(2, OrderID)\"]\nsort_by = [\"Initial\", \"OrderDate desc\"]",
         1,
     );
     fs::write(&file, wanted).expect("written");
@@ -67,7 +67,7 @@ fn an_apply_that_is_killed_at_every_step_is_finished_by_the_next() {
     assert!(last.status.success() && told.matches("was done:").count() == STEPS, "{told}");
     assert!(lake.ok(&["schema", "plan"]).contains("nothing to do"));
     let shown = lake.ok(&["schema", "show", "silver"]);
-    assert!(shown.contains("bucket(2, OrderID)") && shown.contains("Initial"), "{shown}");
+    assert!(shown.contains("bucket(2, OrderID), to be sorted by Initial, OrderDate desc"), "{shown}");
 
     let more = fs::read_to_string(lake.path("sales.jsonl")).expect("sales").repeat(2);
     fs::write(lake.path("sales.jsonl"), more).expect("written");

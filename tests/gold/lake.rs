@@ -35,6 +35,7 @@ async fn silver_table(place: &Place) -> LakeTable {
         location: Some(format!("{}/silver", place.storages.warehouse())),
         schema: schema.build().unwrap(),
         partition_by: Vec::new(),
+        sort_by: Vec::new(),
         properties: BTreeMap::new(),
         comment: None,
     };

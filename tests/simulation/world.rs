@@ -130,6 +130,7 @@ impl World {
             location: Some(format!("memory:///lake/{name}")),
             schema: Schema::builder().with_fields(fields).build().expect("a schema"),
             partition_by: Vec::new(),
+            sort_by: Vec::new(),
             properties: BTreeMap::from([("engine.hive.lock-enabled".to_owned(), locks)]),
             comment: None,
         }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use iceberg::spec::{NestedField, PrimitiveType, Schema, Transform, Type};
+use iceberg::spec::{NestedField, PrimitiveType, Schema, SortDirection, Transform, Type};
 use lakesmith::checkpoint::OffsetRange;
 use lakesmith::schema::{self, Change, FieldPath, PartitionChange, Plan, Position, Wanted};
-use lakesmith::table::LakeTable;
+use lakesmith::table::{LakeTable, SortKey};
 
 use super::lake::{Lake, append, committed, offsets};
 
@@ -205,7 +205,15 @@ async fn plan_for(table: &LakeTable, drop_unnamed: bool) -> Plan {
     let partition_by = [("timestamp".to_owned(), Transform::Day)];
     let kept = ["partition", "offset"];
     let schema = wanted();
-    let wanted = Wanted { schema: &schema, partition_by: &partition_by, kept: &kept, drop_unnamed };
+    let by = |column: &str, direction| SortKey {
+        column: column.to_owned(),
+        transform: Transform::Identity,
+        direction,
+        nulls: SortKey::usual_nulls(direction),
+    };
+    // One key is a column that the plan itself adds.
+    let sort_by = [by("Coupon", SortDirection::Ascending), by("Amount", SortDirection::Descending)];
+    let wanted = Wanted { schema: &schema, partition_by: &partition_by, sort_by: Some(&sort_by), kept: &kept, drop_unnamed };
     // As it is written to a file and read from it.
     let text = serde_json::to_string(&Plan::new(table, wanted).unwrap()).unwrap();
     serde_json::from_str(&text).unwrap()
@@ -226,6 +234,7 @@ async fn a_plan_is_done_step_by_step_and_goes_on_after_an_end(lake: &Lake) {
             "widen Amount from decimal(9, 2) to decimal(12, 2): safe",
             "partition no longer by Year: safe",
             "partition by day(timestamp): safe",
+            "sort by Coupon, Amount desc: safe",
         ]
     );
     // As if it had been killed behind its second step; a batch comes in between, which changes nothing that the plan is about.
@@ -244,7 +253,8 @@ async fn a_plan_is_done_step_by_step_and_goes_on_after_an_end(lake: &Lake) {
     append(&mut table, 0, OffsetRange::new(10, 20)).await;
     let mut told = Vec::new();
     plan.apply(&mut table, &[], |_, before| told.push(before)).await.unwrap();
-    assert_eq!(told, [true, true, false, false, false]);
+    assert_eq!(told, [true, true, false, false, false, false]);
+    assert_eq!(lakesmith::schema::sort_keys(table.metadata()), ["Coupon", "Amount desc"]);
     append(&mut table, 0, OffsetRange::new(20, 30)).await;
     assert_eq!(offsets(&table, None).await, (0..30).collect::<Vec<_>>());
     assert!(plan_for(&table, false).await.steps.is_empty());
@@ -274,7 +284,7 @@ async fn what_a_plan_cannot_do_is_refused_before_its_first_step() {
     let year = Arc::new(NestedField::optional(1, "Year", Type::Primitive(PrimitiveType::Long)));
     let schema = Schema::builder().with_fields([year]).build().unwrap();
     let partition_by = [("Year".to_owned(), Transform::Identity)];
-    let wider = Wanted { schema: &schema, partition_by: &partition_by, kept: &[], drop_unnamed: false };
+    let wider = Wanted { schema: &schema, partition_by: &partition_by, sort_by: None, kept: &[], drop_unnamed: false };
     let plan = Plan::new(&table, wider).unwrap();
     assert!(plan.refusal().is_some_and(|(step, why)| step.starts_with("widen Year") && why.contains("partitioned by it")));
     table.refresh().await.unwrap();

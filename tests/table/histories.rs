@@ -172,6 +172,7 @@ async fn play(lake: &Lake, steps: &[Step]) {
         location: None,
         schema: Schema::builder().with_fields(fields).build().unwrap(),
         partition_by: Vec::new(),
+        sort_by: Vec::new(),
         properties: BTreeMap::new(),
         comment: None,
     };

@@ -114,6 +114,7 @@ impl Lake {
             location: Some(format!("{}/{name}", self.warehouse)),
             schema: schema(),
             partition_by: partition_by.iter().map(|column| ((*column).to_owned(), Transform::Identity)).collect(),
+            sort_by: Vec::new(),
             properties: self
                 .locking
                 .map(|locking| ("engine.hive.lock-enabled".to_owned(), locking.to_string()))

@@ -23,6 +23,10 @@ pub fn show(table: &LakeTable, schema_id: Option<i32>) -> Result<String> {
         if !partitions.is_empty() {
             text.push_str(&format!(", partitioned by {}", partitions.join(", ")));
         }
+        let keys = schema::sort_keys(metadata);
+        if !keys.is_empty() {
+            text.push_str(&format!(", to be sorted by {}", keys.join(", ")));
+        }
     }
     Ok(format!("{text}\n{page}"))
 }

@@ -58,8 +58,13 @@ async fn silver_plan(config: &Config, lakehouse: &Lakehouse, drop_unnamed: bool)
     let table = open(config, lakehouse, &Target { table: "silver".to_owned() }).await?;
     // What the table has got by itself is no difference.
     let silver = SilverPlan::new(&schema::with_added(&config.silver, &table))?;
-    let wanted =
-        Wanted { schema: silver.schema(), partition_by: silver.partition_by(), kept: &silver::OWN_COLUMNS, drop_unnamed };
+    let wanted = Wanted {
+        schema: silver.schema(),
+        partition_by: silver.partition_by(),
+        sort_by: silver.sort_by(),
+        kept: &silver::OWN_COLUMNS,
+        drop_unnamed,
+    };
     Plan::new(&table, wanted)
 }
 
