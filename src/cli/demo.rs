@@ -160,6 +160,8 @@ fn pipeline_text(arguments: &Arguments) -> Result<String> {
         }
     };
     set("pipeline", "commit_interval", "1s".into());
+    // Its sales are of five years, and who watches wants to see them come.
+    set("pipeline", "commit_interval_max", "1s".into());
     set("source", "kind", "generator".into());
     set("storage", "warehouse", ".".into());
     let mut generator = Table::new();
