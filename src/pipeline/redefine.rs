@@ -313,6 +313,7 @@ pub(super) fn misfit(table: &SilverTable, plan: &SilverPlan) -> Result<Option<St
         schema: plan.schema(),
         partition_by: plan.partition_by(),
         sort_by: plan.sort_by(),
+        read_from: plan.read_from(),
         kept: &OWN_COLUMNS,
         drop_unnamed: false,
     };

@@ -61,7 +61,7 @@ pub fn with_added(settings: &SilverSettings, table: &LakeTable) -> SilverSetting
 }
 
 /// The columns that a table has got by itself and still has, under their names of now.
-fn columns(metadata: &TableMetadata) -> Vec<ColumnSettings> {
+pub(super) fn columns(metadata: &TableMetadata) -> Vec<ColumnSettings> {
     let named = |added: Added| {
         let field = metadata.current_schema().field_by_id(added.id)?;
         Some(ColumnSettings { name: field.name.clone(), ..added.column })

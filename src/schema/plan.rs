@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use iceberg::spec::{NestedFieldRef, Schema, TableMetadata, TableMetadataBuilder, Transform};
+use iceberg::spec::{NestedField, Schema, TableMetadata, TableMetadataBuilder, Transform};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -26,6 +26,9 @@ pub struct Wanted<'a> {
     pub partition_by: &'a [(String, Transform)],
     /// None for whatever it is.
     pub sort_by: Option<&'a [SortKey]>,
+    /// Columns and the fields of messages that they are read from, where their names differ: a column that is missing, while one by the field's
+    /// name is there which nothing else is read into, was given another name.
+    pub read_from: &'a [(String, String)],
     /// Columns that stay what they are.
     pub kept: &'a [&'a str],
     /// Whether columns that the definition does not name are to go.
@@ -40,6 +43,8 @@ pub enum Verdict {
     Safe,
     /// The rows of before have no values there.
     NeedsBackfill,
+    /// Every row reads as before, under another name.
+    Renamed,
     /// Values are no more to be seen, but in older snapshots.
     HidesValues,
     /// Every partition of the gold table is written anew.
@@ -53,6 +58,7 @@ impl fmt::Display for Verdict {
         match self {
             Self::Safe => f.write_str("safe"),
             Self::NeedsBackfill => f.write_str("needs backfill: null in the rows so far"),
+            Self::Renamed => f.write_str("safe; queries need the new name"),
             Self::HidesValues => f.write_str("hides values, but in older snapshots"),
             Self::Recomputed => f.write_str("every partition is computed again from silver"),
             Self::Refused(reason) => write!(f, "refused: {reason}"),
@@ -144,7 +150,7 @@ impl Plan {
     pub fn needed(&self) -> impl Iterator<Item = &Step> {
         self.steps.iter().filter(|step| match &step.change {
             StepChange::Columns(change) => {
-                matches!(change, Change::Add { .. } | Change::Widen { .. } | Change::MakeOptional { .. })
+                matches!(change, Change::Add { .. } | Change::Rename { .. } | Change::Widen { .. } | Change::MakeOptional { .. })
             }
             StepChange::Partitions(_) | StepChange::Sorting(_) => false,
             StepChange::None => true,
@@ -226,10 +232,28 @@ fn after(now: &TableMetadata, kept: &[&str], change: &StepChange) -> Result<Tabl
 fn differences(now: &TableMetadata, wanted: Wanted<'_>) -> Vec<(String, Verdict, StepChange)> {
     let (have, want) = (now.current_schema(), wanted.schema);
     let mut found = Vec::new();
+    // The columns in the order in which they will be.
+    let mut order: Vec<String> = have.as_struct().fields().iter().map(|field| field.name.clone()).collect();
     let mut before: Option<String> = None;
+    let is_kept = |name: &str| wanted.kept.iter().any(|kept| kept.eq_ignore_ascii_case(name));
+    let renamed = |to: &str| {
+        let (_, from) = wanted.read_from.iter().find(|(column, _)| column == to)?;
+        super::column(have, from).filter(|known| super::column(want, &known.name).is_none() && !is_kept(&known.name))
+    };
     for field in want.as_struct().fields() {
         match super::column(have, &field.name) {
+            None if let Some(known) = renamed(&field.name) => {
+                let change = Change::Rename { path: FieldPath::column(&known.name), to: field.name.clone() };
+                let what = format!("rename {} to {}", known.name, field.name);
+                found.push((what, Verdict::Renamed, StepChange::Columns(change)));
+                order.iter_mut().filter(|name| **name == known.name).for_each(|name| name.clone_from(&field.name));
+                let known = NestedField { name: field.name.clone(), ..known.as_ref().clone() };
+                found.extend(of_field(&known, field));
+                before = Some(field.name.clone());
+            }
             None => {
+                let at = before.as_ref().and_then(|before| order.iter().position(|name| name == before));
+                order.insert(at.map_or(order.len(), |at| at + 1), field.name.clone());
                 let field_type = type_name(&field.field_type);
                 let position = before.clone().map(Position::After);
                 let change = Change::Add {
@@ -247,22 +271,62 @@ fn differences(now: &TableMetadata, wanted: Wanted<'_>) -> Vec<(String, Verdict,
             }
         }
     }
-    let is_kept = |name: &str| wanted.kept.iter().any(|kept| kept.eq_ignore_ascii_case(name));
     if wanted.drop_unnamed {
         for field in have.as_struct().fields() {
-            if super::column(want, &field.name).is_none() && !is_kept(&field.name) {
+            let is_named = super::column(want, &field.name).is_some() || !order.contains(&field.name);
+            if !is_named && !is_kept(&field.name) {
                 let change = Change::Drop { path: FieldPath::column(&field.name) };
                 found.push((format!("drop {}", field.name), Verdict::HidesValues, StepChange::Columns(change)));
             }
         }
     }
+    found.extend(of_order(now, &order, want));
     found.extend(of_partitions(now, wanted));
     found.extend(of_sorting(now, wanted));
     found
 }
 
+/// The columns that stand elsewhere than they should among those that are wanted, as few as that can be said with. Columns that the table has
+/// got by itself stand where they stand.
+fn of_order(now: &TableMetadata, order: &[String], want: &Schema) -> Vec<(String, Verdict, StepChange)> {
+    let own: Vec<String> = super::adopt::columns(now).into_iter().map(|column| column.name).collect();
+    let wanted =
+        want.as_struct().fields().iter().map(|field| field.name.as_str()).filter(|name| !own.iter().any(|own| own == name));
+    let position = |name: &str| order.iter().position(|known| known.eq_ignore_ascii_case(name));
+    let wanted: Vec<(&str, usize)> = wanted.filter_map(|name| Some((name, position(name)?))).collect();
+    let staying = longest_rising(&wanted.iter().map(|(_, position)| *position).collect::<Vec<_>>());
+    let mut found = Vec::new();
+    for (at, (_, position)) in wanted.iter().enumerate().filter(|(at, _)| !staying.contains(at)) {
+        let name = &order[*position];
+        let (what, position) = match at.checked_sub(1).map(|before| &order[wanted[before].1]) {
+            Some(before) => (format!("move {name} behind {before}"), Position::After(before.clone())),
+            None => (format!("move {name} to the front"), Position::First),
+        };
+        let change = Change::Move { path: FieldPath::column(name), position };
+        found.push((what, Verdict::Safe, StepChange::Columns(change)));
+    }
+    found
+}
+
+/// The places of the longest subsequence that rises.
+fn longest_rising(numbers: &[usize]) -> Vec<usize> {
+    // By place: the length of the longest one that ends there, and the place before it.
+    let mut ends: Vec<(usize, Option<usize>)> = Vec::with_capacity(numbers.len());
+    for (at, number) in numbers.iter().enumerate() {
+        let before = (0..at).filter(|before| numbers[*before] < *number).max_by_key(|before| ends[*before].0);
+        ends.push((before.map_or(1, |before| ends[before].0 + 1), before));
+    }
+    let mut at = (0..ends.len()).max_by_key(|at| ends[*at].0);
+    let mut places = Vec::new();
+    while let Some(place) = at {
+        places.push(place);
+        at = ends[place].1;
+    }
+    places
+}
+
 /// What one column differs in.
-fn of_field(known: &NestedFieldRef, wanted: &NestedFieldRef) -> Vec<(String, Verdict, StepChange)> {
+fn of_field(known: &NestedField, wanted: &NestedField) -> Vec<(String, Verdict, StepChange)> {
     let path = || FieldPath::column(&known.name);
     let mut found = Vec::new();
     let (from, to) = (type_name(&known.field_type), type_name(&wanted.field_type));
@@ -309,4 +373,25 @@ fn of_sorting(now: &TableMetadata, wanted: Wanted<'_>) -> Option<(String, Verdic
     }
     let what = if want.is_empty() { "sort no longer".to_owned() } else { format!("sort by {}", want.join(", ")) };
     Some((what, Verdict::Safe, StepChange::Sorting(keys.to_vec())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::longest_rising;
+
+    #[test]
+    fn as_few_columns_move_as_can_be() {
+        for (numbers, places) in [
+            (&[0, 1, 2, 3][..], &[0, 1, 2, 3][..]),
+            (&[1, 2, 3, 0], &[0, 1, 2]),
+            (&[3, 0, 1, 2], &[1, 2, 3]),
+            (&[0, 2, 1, 3], &[0, 2, 3]),
+            (&[], &[]),
+        ] {
+            let mut found = longest_rising(numbers);
+            found.sort_unstable();
+            let values: Vec<_> = found.iter().map(|at| numbers[*at]).collect();
+            assert!(values.is_sorted() && found.len() == places.len(), "{numbers:?}: {found:?}");
+        }
+    }
 }

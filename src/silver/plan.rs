@@ -44,6 +44,7 @@ pub struct SilverPlan {
     schema: iceberg::spec::Schema,
     partition_by: Vec<(String, Transform)>,
     sort_by: Option<Vec<SortKey>>,
+    read_from: Vec<(String, String)>,
     no_dictionary: Vec<String>,
     definition_hash: String,
 }
@@ -112,6 +113,7 @@ impl SilverPlan {
                 }
             },
             sort_by: sort_by(settings, &schema)?,
+            read_from: read_from(settings),
             no_dictionary: no_dictionary(settings),
             definition_hash: definition_hash(settings)?,
             arrow_schema,
@@ -132,6 +134,11 @@ impl SilverPlan {
     /// The columns that the table is partitioned by, with what is made of each.
     pub fn partition_by(&self) -> &[(String, Transform)] {
         &self.partition_by
+    }
+
+    /// Columns and the fields that they are read from, where these have other names.
+    pub fn read_from(&self) -> &[(String, String)] {
+        &self.read_from
     }
 
     /// How engines are asked to sort the table's rows; none where the definition says nothing of it.
@@ -406,6 +413,12 @@ fn kept_field(name: &str) -> Field {
 fn derived_field(derive: &DeriveSettings) -> Field {
     let doc = derive.doc.as_deref().unwrap_or(derive.sql.trim());
     documented(&derive.name, derive.column_type.arrow(), Presence::Optional, doc)
+}
+
+fn read_from(settings: &SilverSettings) -> Vec<(String, String)> {
+    let named =
+        |column: &ColumnSettings| Some((column.name.clone(), column.field.clone().filter(|field| *field != column.name)?));
+    settings.columns.iter().filter_map(named).collect()
 }
 
 fn sort_by(settings: &SilverSettings, schema: &iceberg::spec::Schema) -> Result<Option<Vec<SortKey>>> {

@@ -213,7 +213,14 @@ async fn plan_for(table: &LakeTable, drop_unnamed: bool) -> Plan {
     };
     // One key is a column that the plan itself adds.
     let sort_by = [by("Coupon", SortDirection::Ascending), by("Amount", SortDirection::Descending)];
-    let wanted = Wanted { schema: &schema, partition_by: &partition_by, sort_by: Some(&sort_by), kept: &kept, drop_unnamed };
+    let wanted = Wanted {
+        schema: &schema,
+        partition_by: &partition_by,
+        sort_by: Some(&sort_by),
+        read_from: &[],
+        kept: &kept,
+        drop_unnamed,
+    };
     // As it is written to a file and read from it.
     let text = serde_json::to_string(&Plan::new(table, wanted).unwrap()).unwrap();
     serde_json::from_str(&text).unwrap()
@@ -269,6 +276,48 @@ async fn a_plan_is_done_step_by_step_and_goes_on_after_an_end(lake: &Lake) {
 }
 
 #[tokio::test]
+async fn a_plan_renames_and_moves_as_few_columns_as_lead_there() {
+    let lake = Lake::embedded().await;
+    let mut table = lake.table("t", &[]).await;
+    append(&mut table, 0, OffsetRange::new(0, 10)).await;
+    change(&mut table, add("SellerID", "int")).await;
+    change(&mut table, add("Coupon", "string")).await;
+    let have = table.metadata().current_schema().clone();
+    let id = |name: &str| have.field_id_by_name(name).unwrap();
+    let mut fields: Vec<_> = have.as_struct().fields().iter().filter(|field| field.name != "SellerID").cloned().collect();
+    // The column by another name, wider, and in front of all.
+    fields.insert(0, Arc::new(NestedField::optional(99, "Seller", Type::Primitive(PrimitiveType::Long))));
+    let schema = Schema::builder().with_fields(fields).build().unwrap();
+    let read_from = [("Seller".to_owned(), "SellerID".to_owned())];
+    let wanted = Wanted {
+        schema: &schema,
+        partition_by: &[],
+        sort_by: None,
+        read_from: &read_from,
+        kept: &["partition", "offset"],
+        drop_unnamed: true,
+    };
+    let plan = Plan::new(&table, wanted).unwrap();
+    let steps: Vec<_> = plan.steps.iter().map(|step| format!("{}: {}", step.what, step.verdict)).collect();
+    assert_eq!(
+        steps,
+        [
+            "rename SellerID to Seller: safe; queries need the new name",
+            "widen Seller from int to long: safe",
+            "move Seller to the front: safe",
+        ]
+    );
+    assert_eq!(plan.needed().count(), 2, "rows go into the table whatever the order");
+    plan.apply(&mut table, &[], |_, _| {}).await.unwrap();
+    let now = table.metadata().current_schema();
+    assert_eq!(now.field_id_by_name("Seller"), Some(id("SellerID")), "the column keeps its values");
+    let names = |schema: &Schema| schema.as_struct().fields().iter().map(|field| field.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(now), names(&schema));
+    assert!(Plan::new(&table, wanted).unwrap().steps.is_empty());
+    lake.remove().await;
+}
+
+#[tokio::test]
 async fn what_a_plan_cannot_do_is_refused_before_its_first_step() {
     let lake = Lake::embedded().await;
     let mut table = lake.table("t", &["Year"]).await;
@@ -284,7 +333,8 @@ async fn what_a_plan_cannot_do_is_refused_before_its_first_step() {
     let year = Arc::new(NestedField::optional(1, "Year", Type::Primitive(PrimitiveType::Long)));
     let schema = Schema::builder().with_fields([year]).build().unwrap();
     let partition_by = [("Year".to_owned(), Transform::Identity)];
-    let wider = Wanted { schema: &schema, partition_by: &partition_by, sort_by: None, kept: &[], drop_unnamed: false };
+    let wider =
+        Wanted { schema: &schema, partition_by: &partition_by, sort_by: None, read_from: &[], kept: &[], drop_unnamed: false };
     let plan = Plan::new(&table, wider).unwrap();
     assert!(plan.refusal().is_some_and(|(step, why)| step.starts_with("widen Year") && why.contains("partitioned by it")));
     table.refresh().await.unwrap();

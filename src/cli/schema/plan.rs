@@ -62,6 +62,7 @@ async fn silver_plan(config: &Config, lakehouse: &Lakehouse, drop_unnamed: bool)
         schema: silver.schema(),
         partition_by: silver.partition_by(),
         sort_by: silver.sort_by(),
+        read_from: silver.read_from(),
         kept: &silver::OWN_COLUMNS,
         drop_unnamed,
     };
