@@ -123,8 +123,9 @@ Examples:
   lakesmith schema plan --output plan.json && lakesmith schema apply plan.json
 
 Columns of silver that the pipeline file does not name are left alone unless --drop is given: another
-engine, or `schema add-column`, may have added them. A rename cannot be told from a new column; do it
-first, by `schema rename-column`.
+engine, or `schema add-column`, may have added them. A new column with field = \"SellerID\" is the
+table's SellerID by another name, if nothing else is read into that; any other new name is a new
+column, unless `schema rename-column` has given it to one before.
 
 A gold table's new measures are null in the rows so far, or are computed for them too with --backfill. All
 other changes of gold (dimensions, measures dropped, renamed or computed in another way) write every
