@@ -134,6 +134,8 @@ class Comparison:
             f"source.kafka.brokers={self.environment['KAFKA_BROKER']}",
             f'metastore.uris=["{self.environment["HIVE_METASTORE_URIS"]}"]',
             f"pipeline.commit_interval={self.interval}s",
+            # As often as the others, whatever files that makes.
+            f"pipeline.commit_interval_max={self.interval}s",
         )
 
     def _drain_with_lakesmith(self, name: str, topic: str) -> dict:
