@@ -229,20 +229,34 @@ figure.savefig(file, metadata={"Date": None})
     subprocess.run([str(python), "-c", script], input=json.dumps([names, rates, title, str(file)]), text=True, check=True)
 
 
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments, with the program that each of these scripts measures."""
+    parser.add_argument("--program", default=os.environ.get("LAKESMITH_BIN"), help="a release build of lakesmith; or LAKESMITH_BIN")
+    arguments = parser.parse_args()
+    if not arguments.program:
+        parser.error("which lakesmith? give --program target/release/lakesmith, or set LAKESMITH_BIN")
+    arguments.program = str(Path(arguments.program).resolve())
+    return arguments
+
+
+def parsed_with_contenders(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The same, with whom lakesmith is measured beside."""
+    parser.add_argument("--interval", type=int, default=10, help="seconds between two commits, or triggers")
+    parser.add_argument("--contenders", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--results", type=Path, default=HERE.parent / "results")
+    arguments = parsed(parser)
+    arguments.contenders = ["lakesmith", *(name for name in arguments.contenders if name != "lakesmith")]
+    return arguments
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--interval", type=int, default=10, help="seconds between two commits, or triggers")
-    parser.add_argument("--contenders", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--program", default=os.environ.get("LAKESMITH_BIN"), help="a release build of lakesmith; or LAKESMITH_BIN")
-    parser.add_argument("--results", type=Path, default=HERE.parent / "results")
-    arguments = parser.parse_args()
-    if not arguments.program:
-        parser.error("which lakesmith? give --program target/release/lakesmith, or set LAKESMITH_BIN")
-    contenders = ["lakesmith", *(name for name in arguments.contenders if name != "lakesmith")]
+    arguments = parsed_with_contenders(parser)
+    contenders = arguments.contenders
     with Stack() as stack, tempfile.TemporaryDirectory(prefix="lakesmith-compare-") as name:
-        comparison = Comparison(str(Path(arguments.program).resolve()), stack, Path(name), arguments.interval)
+        comparison = Comparison(arguments.program, stack, Path(name), arguments.interval)
         comparison.run(comparison.lakesmith("init"))
         found: dict[int, dict[str, dict]] = {}
         for rows in arguments.rows:

@@ -15,7 +15,6 @@ import bisect
 import csv
 import datetime
 import io
-import os
 import re
 import subprocess
 import tempfile
@@ -23,7 +22,7 @@ import time
 import uuid
 from pathlib import Path
 
-from compare import PARTITIONS, Comparison, Stack
+from compare import PARTITIONS, Comparison, Stack, parsed
 from watch import cost
 
 WARM_UP = 5.0
@@ -56,19 +55,16 @@ def percentiles(values: list[float]) -> str:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--program", default=os.environ.get("LAKESMITH_BIN"), help="a release build of lakesmith; or LAKESMITH_BIN")
     parser.add_argument("--rate", type=int, default=5_000)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--refresh", default="2s", help="gold.refresh_interval")
-    arguments = parser.parse_args()
-    if not arguments.program:
-        parser.error("which lakesmith? give --program target/release/lakesmith, or set LAKESMITH_BIN")
+    arguments = parsed(parser)
     with Stack() as stack, tempfile.TemporaryDirectory(prefix="lakesmith-freshness-") as name:
-        here = Comparison(str(Path(arguments.program).resolve()), stack, Path(name), interval=1)
+        here = Comparison(arguments.program, stack, Path(name), interval=1)
         here.run(here.lakesmith("init"))
         topic = f"fresh_{uuid.uuid4().hex[:12]}"
         settings = (*here.settings(topic, topic), f"gold.0.refresh_interval={arguments.refresh}")
-        here.run(here.lakesmith("topic", "create", topic, "--partitions", str(PARTITIONS), settings=settings))
+        here.create_topic(topic, PARTITIONS)
         rows = arguments.rate * arguments.seconds
         sales = here.sales_of_today(rows)
         log = here.directory / "daemon.log"

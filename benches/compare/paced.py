@@ -28,7 +28,7 @@ import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from compare import HERE, NAMES, PARTITIONS, Comparison, Stack
+from compare import NAMES, PARTITIONS, Comparison, Stack, parsed_with_contenders
 from freshness import events
 from watch import Watch
 
@@ -125,22 +125,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rate", type=int, default=10_000, help="rows a second")
     parser.add_argument("--seconds", type=int, default=180, help="how long they come; Spark takes a minute or more until its steady part begins")
-    parser.add_argument("--interval", type=int, default=10, help="seconds between two commits, or triggers")
     parser.add_argument("--five-years", action="store_true", help="sales of these, as if a history were sent again, instead of today's")
-    parser.add_argument("--contenders", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--program", default=os.environ.get("LAKESMITH_BIN"), help="a release build of lakesmith; or LAKESMITH_BIN")
-    parser.add_argument("--results", type=Path, default=HERE.parent / "results")
-    arguments = parser.parse_args()
-    if not arguments.program:
-        parser.error("which lakesmith? give --program target/release/lakesmith, or set LAKESMITH_BIN")
-    contenders = ["lakesmith", *(name for name in arguments.contenders if name != "lakesmith")]
+    arguments = parsed_with_contenders(parser)
     found: dict[str, dict] = {}
     with Stack() as stack, tempfile.TemporaryDirectory(prefix="lakesmith-paced-") as name:
-        here = Comparison(str(Path(arguments.program).resolve()), stack, Path(name), arguments.interval)
+        here = Comparison(arguments.program, stack, Path(name), arguments.interval)
         here.run(here.lakesmith("init"))
         count = arguments.rate * arguments.seconds
         sales = here.sales(count) if arguments.five_years else here.sales_of_today(count)
-        for contender in contenders:
+        for contender in arguments.contenders:
             result = measure(here, contender, sales, count, arguments.rate)
             print(f"{NAMES[contender]}: {result['rate']:,.0f} rows a second, {result['cpu']:.1f} CPU-s in all, {result['steady']}", flush=True)
             if not result["steady"]:
