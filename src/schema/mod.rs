@@ -37,7 +37,7 @@ use iceberg::{TableIdent, TableRequirement, TableUpdate};
 
 use crate::catalog::{CommitOutcome, HiveCatalog, Loaded, Rejection};
 use crate::error::{Error, Result};
-use crate::table::{LakeTable, SortKey};
+use crate::table::{LakeTable, SortKey, sort_order};
 
 /// Opens the Iceberg table whose schema is to be shown or changed.
 pub async fn open(catalog: &HiveCatalog, ident: &TableIdent) -> Result<LakeTable> {
@@ -79,7 +79,7 @@ pub async fn repartition(table: &LakeTable, change: &PartitionChange) -> Result<
 /// Changes the order in which engines are asked to sort rows that they write from now on; no keys for none.
 async fn resort(table: &LakeTable, keys: &[SortKey]) -> Result<()> {
     let metadata = table.metadata();
-    let sort_order = sorting::order(metadata.current_schema(), keys).map_err(|error| error.context(unchanged(table)))?;
+    let sort_order = sort_order(metadata.current_schema(), keys).map_err(|error| error.context(unchanged(table)))?;
     let requirements = vec![
         TableRequirement::UuidMatch { uuid: metadata.uuid() },
         TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },

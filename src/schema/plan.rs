@@ -13,10 +13,10 @@ use uuid::Uuid;
 
 use super::change::{Change, FieldPath, Position, is_wider};
 use super::partitions::{self, PartitionChange, partition_fields};
-use super::sorting::{self, sort_keys};
+use super::sorting::sort_keys;
 use super::types::type_name;
 use crate::error::{Context, Error, Result};
-use crate::table::{LakeTable, SortKey, field_text};
+use crate::table::{LakeTable, SortKey, field_text, sort_order};
 use crate::window::Window;
 
 /// What a table is to be.
@@ -221,7 +221,7 @@ fn after(now: &TableMetadata, kept: &[&str], change: &StepChange) -> Result<Tabl
             None => return Ok(now.clone()),
         },
         StepChange::Sorting(keys) => builder(now)
-            .add_sort_order(sorting::order(now.current_schema(), keys)?)
+            .add_sort_order(sort_order(now.current_schema(), keys)?)
             .and_then(|builder| builder.set_default_sort_order(LAST_ADDED)),
         StepChange::None => return Ok(now.clone()),
     };
@@ -236,13 +236,15 @@ fn differences(now: &TableMetadata, wanted: Wanted<'_>) -> Vec<(String, Verdict,
     let mut order: Vec<String> = have.as_struct().fields().iter().map(|field| field.name.clone()).collect();
     let mut before: Option<String> = None;
     let is_kept = |name: &str| wanted.kept.iter().any(|kept| kept.eq_ignore_ascii_case(name));
-    let renamed = |to: &str| {
+    // The column that is to get this name, if it has not got another one yet.
+    let renamed = |to: &str, order: &[String]| {
         let (_, from) = wanted.read_from.iter().find(|(column, _)| column == to)?;
-        super::column(have, from).filter(|known| super::column(want, &known.name).is_none() && !is_kept(&known.name))
+        let known = super::column(have, from).filter(|known| order.contains(&known.name))?;
+        (super::column(want, &known.name).is_none() && !is_kept(&known.name)).then_some(known)
     };
     for field in want.as_struct().fields() {
         match super::column(have, &field.name) {
-            None if let Some(known) = renamed(&field.name) => {
+            None if let Some(known) = renamed(&field.name, &order) => {
                 let change = Change::Rename { path: FieldPath::column(&known.name), to: field.name.clone() };
                 let what = format!("rename {} to {}", known.name, field.name);
                 found.push((what, Verdict::Renamed, StepChange::Columns(change)));

@@ -44,7 +44,7 @@ pub(crate) use records::prepare_logged;
 pub use records::{Begun, RecordFiles, RecordPreparation, RecordPrepared, RecordSpec, RecordTable, RecordWriter, TableFormat};
 pub use replace::{Replaced, Replacement, RowCounts, TableFile};
 pub use scan::{OffsetRanges, Records};
-pub use spec::{SortKey, TableSpec, field_text, partition_name};
+pub use spec::{SortKey, TableSpec, field_text, partition_name, sort_order};
 pub use upkeep::UpkeepSettings;
 pub use writer::{DataFiles, DataWriter, IntegerEncoding, WriterSettings};
 

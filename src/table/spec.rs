@@ -44,7 +44,7 @@ impl SortKey {
     }
 
     /// The key in a table in which the column has this id.
-    pub fn field(&self, source_id: i32) -> SortField {
+    fn field(&self, source_id: i32) -> SortField {
         let Self { transform, direction, nulls, .. } = self;
         SortField { source_id, transform: *transform, direction: *direction, null_order: *nulls }
     }
@@ -61,6 +61,17 @@ impl fmt::Display for SortKey {
         }
         Ok(())
     }
+}
+
+/// The order that these keys are in a table of this schema; no keys for none. Columns are found in any case.
+pub fn sort_order(schema: &Schema, keys: &[SortKey]) -> Result<SortOrder> {
+    let field = |key: &SortKey| {
+        let name = key.column.as_str();
+        let source = schema.field_by_name(name).or_else(|| schema.field_by_name_case_insensitive(name));
+        source.map(|source| key.field(source.id)).ok_or_else(|| Error::config(format!("there is no column {name} to sort by")))
+    };
+    let fields = keys.iter().map(field).collect::<Result<Vec<_>>>()?;
+    SortOrder::builder().with_fields(fields).build_unbound().context("the table cannot be sorted so")
 }
 
 /// A column and its transform as SQL writes them: `Year`, `month(OrderDate)`, `bucket(16, CustomerID)`.
@@ -97,20 +108,12 @@ impl TableSpec {
             .location_opt(self.location.clone())
             .schema(self.schema.clone())
             .partition_spec(self.partition_spec()?.into_unbound())
-            .sort_order(self.sort_order()?)
+            .sort_order(
+                sort_order(&self.schema, &self.sort_by).with_context(|| format!("table {} cannot be created", self.ident))?,
+            )
             .properties(properties)
             .format_version(FormatVersion::V2);
         Ok(creation.build())
-    }
-
-    fn sort_order(&self) -> Result<SortOrder> {
-        let bad = || format!("table {} cannot be sorted as configured", self.ident);
-        let field = |key: &SortKey| {
-            let source = self.schema.field_id_by_name(&key.column);
-            source.map(|id| key.field(id)).ok_or_else(|| Error::config(format!("there is no column {}", key.column)))
-        };
-        let fields = self.sort_by.iter().map(field).collect::<Result<Vec<_>>>().with_context(bad)?;
-        SortOrder::builder().with_fields(fields).build_unbound().with_context(bad)
     }
 
     fn partition_spec(&self) -> Result<PartitionSpec> {
