@@ -1,16 +1,15 @@
 //! Aggregates of one window, all its groups side by side: a column of numbers per aggregate, indexed by group.
 //!
 //! *Invariants*: integers and decimals are summed exactly, in 128 bits; what does not fit its column is an error, never a wrapped
-//! number. Distinct values are held, not sketched. The order of rows changes no result (sums of floating-point numbers carry a
+//! number. Distinct values are held, not sketched (`distinct`). The order of rows changes no result (sums of floating-point numbers carry a
 //! second number with what rounding lost, so that only their last bit could).
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Decimal128Array, Float64Array, Int64Array};
+use arrow::array::{Array, ArrayRef, BinaryArray, Decimal128Array, Float64Array, Int64Array};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, Rows};
-use hashbrown::HashTable;
 
 use super::average::{AVERAGE_SCALE, average};
 use crate::error::{Error, Result};
@@ -27,6 +26,8 @@ pub enum Argument {
     Integers(Int64Array),
     Decimals(Decimal128Array),
     Floats(Float64Array),
+    /// Texts and binary values as they are.
+    Bytes(BinaryArray),
     /// Values as comparable bytes, for any type.
     Encoded {
         rows: Rows,
@@ -45,7 +46,7 @@ pub trait Accumulator: Send + Sync {
     fn memory_bytes(&self) -> usize;
 }
 
-fn unexpected_argument() -> Error {
+pub(super) fn unexpected_argument() -> Error {
     Error::failed("an aggregate got an argument of another type than it was planned for")
 }
 
@@ -54,7 +55,7 @@ fn overflow(what: &str) -> Error {
         .hint("cast the measure's argument to a type with fewer places, or measure shorter windows")
 }
 
-fn for_each_valid(rows: &[u32], groups: &[u32], nulls: Option<&NullBuffer>, mut f: impl FnMut(usize, usize)) {
+pub(super) fn for_each_valid(rows: &[u32], groups: &[u32], nulls: Option<&NullBuffer>, mut f: impl FnMut(usize, usize)) {
     let pairs = rows.iter().zip(groups).map(|(row, group)| (*row as usize, *group as usize));
     match nulls.filter(|nulls| nulls.null_count() > 0) {
         None => pairs.for_each(|(row, group)| f(row, group)),
@@ -213,58 +214,6 @@ impl Accumulator for FloatSum {
 
     fn memory_bytes(&self) -> usize {
         (self.sums.capacity() + self.lost.capacity() + self.counts.capacity()) * 8
-    }
-}
-
-/// `COUNT(DISTINCT x)`, exact: every value of every group, as bytes one after the other.
-#[derive(Default)]
-pub struct CountDistinct {
-    values: HashTable<GroupValue>,
-    bytes: Vec<u8>,
-    counts: Vec<i64>,
-    hasher: ahash::RandomState,
-}
-
-/// A value's place in [`CountDistinct::bytes`].
-#[derive(Clone, Copy)]
-struct GroupValue {
-    start: u64,
-    length: u32,
-    group: u32,
-}
-
-impl GroupValue {
-    fn bytes<'a>(&self, all: &'a [u8]) -> &'a [u8] {
-        &all[self.start as usize..self.start as usize + self.length as usize]
-    }
-}
-
-impl Accumulator for CountDistinct {
-    fn update(&mut self, rows: &[u32], groups: &[u32], group_count: usize, argument: &Argument) -> Result<()> {
-        self.counts.resize(group_count, 0);
-        let Argument::Encoded { rows: encoded, nulls } = argument else { return Err(unexpected_argument()) };
-        let Self { values, bytes, counts, hasher } = self;
-        for_each_valid(rows, groups, nulls.as_ref(), |row, group| {
-            let row = encoded.row(row);
-            let value: &[u8] = row.data();
-            let group = group as u32;
-            let hash = hasher.hash_one((group, value));
-            if values.find(hash, |known| known.group == group && known.bytes(bytes) == value).is_none() {
-                let entry = GroupValue { start: bytes.len() as u64, length: value.len() as u32, group };
-                bytes.extend_from_slice(value);
-                values.insert_unique(hash, entry, |known| hasher.hash_one((known.group, known.bytes(bytes))));
-                counts[group as usize] += 1;
-            }
-        });
-        Ok(())
-    }
-
-    fn finish(&self) -> Result<ArrayRef> {
-        Ok(Arc::new(Int64Array::from(self.counts.clone())))
-    }
-
-    fn memory_bytes(&self) -> usize {
-        self.values.allocation_size() + self.bytes.capacity() + self.counts.capacity() * 8
     }
 }
 

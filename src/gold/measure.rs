@@ -13,10 +13,9 @@ use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{Expr, Volatility};
 use datafusion::physical_expr::PhysicalExpr;
 
-use super::accumulator::{
-    Accumulator, Argument, Count, CountDistinct, ExactSum, Extreme, FloatSum, MinMax, SUM_PRECISION, SumOutput,
-};
+use super::accumulator::{Accumulator, Argument, Count, ExactSum, Extreme, FloatSum, MinMax, SUM_PRECISION, SumOutput};
 use super::average::AVERAGE_SCALE;
+use super::distinct::CountDistinct;
 use super::settings::MeasureSettings;
 use crate::error::{Error, Result};
 
@@ -124,6 +123,7 @@ impl Measure {
                 .hint("cast the argument to another type")
         })?;
         let options = match self.aggregate {
+            Aggregate::CountDistinct if matches!(self.input, DataType::Utf8 | DataType::Binary) => None,
             Aggregate::CountDistinct | Aggregate::Max => Some(SortOptions { descending: false, nulls_first: true }),
             Aggregate::Min => Some(SortOptions { descending: false, nulls_first: false }),
             _ => None,
@@ -180,6 +180,8 @@ impl Measure {
                 let nulls = values.logical_nulls();
                 Argument::Encoded { rows: converter.convert_columns(&[values])?, nulls }
             }
+            (None, DataType::Utf8) => Argument::Bytes(values.as_string::<i32>().clone().into()),
+            (None, DataType::Binary) => Argument::Bytes(values.as_binary().clone()),
             (None, DataType::Int64) => Argument::Integers(values.as_primitive::<Int64Type>().clone()),
             (None, DataType::Decimal128(_, _)) => Argument::Decimals(values.as_primitive::<Decimal128Type>().clone()),
             (None, DataType::Float64) => Argument::Floats(values.as_primitive::<Float64Type>().clone()),

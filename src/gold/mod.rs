@@ -11,6 +11,7 @@ pub mod accumulator;
 pub mod average;
 mod carry_out;
 pub mod definition;
+mod distinct;
 mod entries;
 mod grant;
 pub mod group_by;

@@ -42,7 +42,7 @@ pub struct GoldSettings {
     /// A topic partition without records for so long does not hold the watermark back while others advance. Default 1m.
     #[serde(with = "humantime_serde")]
     pub idle_after: Duration,
-    /// Memory for open windows; beyond it the oldest are dropped and computed again from silver when they change. Default 256MiB.
+    /// Memory for open windows; beyond it the oldest are dropped and computed again from silver when they change. Default 128MiB.
     pub memory_limit: ByteSize,
     /// How long a replaced version of a partition is kept for readers. Default 1d.
     #[serde(with = "humantime_serde")]
@@ -90,7 +90,7 @@ impl Default for GoldSettings {
             refresh_interval: Duration::from_secs(30),
             allowed_lateness: Duration::from_secs(600),
             idle_after: Duration::from_secs(60),
-            memory_limit: ByteSize::mib(256),
+            memory_limit: ByteSize::mib(128),
             sweep_after: Duration::from_secs(86_400),
         }
     }
