@@ -317,6 +317,34 @@ async fn a_plan_renames_and_moves_as_few_columns_as_lead_there() {
     lake.remove().await;
 }
 
+/// Only one of them can have the values of before.
+#[tokio::test]
+async fn of_two_columns_that_are_read_from_one_field_the_first_is_renamed() {
+    let lake = Lake::embedded().await;
+    let mut table = lake.table("t", &[]).await;
+    append(&mut table, 0, OffsetRange::new(0, 10)).await;
+    change(&mut table, add("SellerID", "int")).await;
+    let have = table.metadata().current_schema().clone();
+    let id = have.field_id_by_name("SellerID");
+    let mut fields: Vec<_> = have.as_struct().fields().iter().filter(|field| field.name != "SellerID").cloned().collect();
+    for (at, name) in ["Seller", "Shop"].into_iter().enumerate() {
+        fields.push(Arc::new(NestedField::optional(98 + at as i32, name, Type::Primitive(PrimitiveType::Int))));
+    }
+    let schema = Schema::builder().with_fields(fields).build().unwrap();
+    let read_from = ["Seller", "Shop"].map(|column| (column.to_owned(), "SellerID".to_owned()));
+    let kept = &["partition", "offset"];
+    let wanted = Wanted { schema: &schema, partition_by: &[], sort_by: None, read_from: &read_from, kept, drop_unnamed: true };
+    let plan = Plan::new(&table, wanted).unwrap();
+    let steps: Vec<_> = plan.steps.iter().map(|step| step.what.as_str()).collect();
+    assert_eq!(steps, ["rename SellerID to Seller", "add Shop int"]);
+    plan.apply(&mut table, &[], |_, _| {}).await.unwrap();
+    let now = table.metadata().current_schema();
+    assert_eq!(now.field_id_by_name("Seller"), id);
+    assert_ne!(now.field_id_by_name("Shop"), id);
+    assert!(Plan::new(&table, wanted).unwrap().steps.is_empty());
+    lake.remove().await;
+}
+
 #[tokio::test]
 async fn what_a_plan_cannot_do_is_refused_before_its_first_step() {
     let lake = Lake::embedded().await;
