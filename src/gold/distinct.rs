@@ -1,7 +1,7 @@
 //! `COUNT(DISTINCT x)`, exact: the values of every group are held, as bytes one after the other.
 //!
 //! A window of a busy topic has millions of different values, so what each takes beside its own bytes decides how much memory gold needs:
-//! here two or three bytes in the buffer, and five for each place in a table that is half full to seven eighths full.
+//! here two to six bytes in the buffer, and five for each place in a table that is half full to seven eighths full.
 
 use std::sync::Arc;
 
