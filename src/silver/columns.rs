@@ -45,6 +45,8 @@ pub struct Columns {
     data: Vec<ColumnData>,
     others: Option<MapColumn>,
     rows: usize,
+    /// Columns of the current row that have got a value, or null.
+    set: usize,
 }
 
 /// Fields of messages that no column reads, as a map from name to value for each row; a row without any has an empty one, because Hive 3
@@ -80,7 +82,7 @@ impl Columns {
     /// Empty columns with room for so many rows.
     pub fn new(columns: Arc<[Column]>, rows: usize) -> Self {
         let data = columns.iter().map(|column| ColumnData::new(column.column_type, rows)).collect();
-        Self { columns, data, others: None, rows: 0 }
+        Self { columns, data, others: None, rows: 0, set: 0 }
     }
 
     /// With a further column behind the others, for what [`Self::keep`] is called with.
@@ -100,6 +102,7 @@ impl Columns {
     pub fn set(&mut self, index: usize, value: Value<'_>) -> Result<(), Fault> {
         let (column, data) = (&self.columns[index], &mut self.data[index]);
         debug_assert_eq!(data.nulls.len(), self.rows, "column {} is set twice", column.name);
+        self.set += 1;
         let outcome = match value {
             Value::Null if column.required => Err("is null but required".into()),
             Value::Null => {
@@ -120,14 +123,15 @@ impl Columns {
 
     /// Completes the current row: a column without a value becomes null, if it may.
     pub fn end_row(&mut self) -> Result<(), Fault> {
-        for (column, data) in self.columns.iter().zip(&mut self.data) {
-            if data.nulls.len() == self.rows {
+        if self.set < self.data.len() {
+            for (column, data) in self.columns.iter().zip(&mut self.data).filter(|(_, data)| data.nulls.len() == self.rows) {
                 if column.required {
                     return Err(column.fault("is missing but required"));
                 }
                 data.push_null();
             }
         }
+        self.set = 0;
         if let Some(others) = &mut self.others {
             others.end_row().map_err(|error| Fault::message(format!("has fields that cannot be kept: {error}")))?;
         }
@@ -137,6 +141,7 @@ impl Columns {
 
     /// Forgets the current row.
     pub fn roll_back(&mut self) {
+        self.set = 0;
         for data in &mut self.data {
             data.truncate(self.rows);
         }

@@ -22,7 +22,13 @@ pub(super) fn read(message: &str, keys: &mut Keys, row: &mut Columns) -> Option<
         return text.end();
     }
     loop {
-        let key = keys.resolve(text.string()?);
+        let key = match keys.expected(text.rest()?) {
+            Some((key, length)) => {
+                text.at += length;
+                key
+            }
+            None => keys.resolve(text.string()?),
+        };
         text.skip_space();
         text.take(b':')?;
         text.skip_space();
@@ -55,6 +61,10 @@ struct Scanner<'t> {
 impl<'t> Scanner<'t> {
     fn byte(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn rest(&self) -> Option<&'t str> {
+        self.text.get(self.at..)
     }
 
     fn take(&mut self, wanted: u8) -> Option<()> {

@@ -206,6 +206,8 @@ pub(super) enum Key {
 /// The keys seen so far: first those that columns read, then others as they come.
 pub(super) struct Keys {
     names: Vec<Box<str>>,
+    /// By key: its name between quotes, as it stands in a message; empty if it cannot stand there as it is.
+    quoted: Vec<Box<str>>,
     indexes: HashMap<Box<str>, usize>,
     /// How many of the names are columns.
     columns: usize,
@@ -231,6 +233,7 @@ impl Keys {
     fn new(layout: Layout<'_>) -> Self {
         let mut keys = Self {
             names: Vec::new(),
+            quoted: Vec::new(),
             indexes: HashMap::default(),
             columns: layout.columns.len(),
             followers: Vec::new(),
@@ -250,6 +253,8 @@ impl Keys {
     fn learn(&mut self, name: &str) -> usize {
         let index = self.names.len();
         self.names.push(name.into());
+        let needs_escapes = name.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+        self.quoted.push(if needs_escapes { Box::default() } else { format!("\"{name}\"").into() });
         self.indexes.insert(name.into(), index);
         self.followers.push(index + 1);
         self.seen.push(0);
@@ -264,8 +269,21 @@ impl Keys {
         }
     }
 
+    /// The key that is likely to come next.
+    fn guess(&self) -> usize {
+        self.previous.map_or(self.first, |previous| self.followers[previous])
+    }
+
+    /// The key that the text begins with, and how long it is there with its quotes, if it is the one that was to be expected: then nobody has
+    /// to look where it ends.
+    pub fn expected(&mut self, text: &str) -> Option<(Key, usize)> {
+        let guess = self.guess();
+        let length = self.quoted.get(guess).filter(|quoted| !quoted.is_empty() && text.starts_with(&***quoted))?.len();
+        Some((self.found(guess, text.get(1..length - 1)?), length))
+    }
+
     pub fn resolve(&mut self, name: &str) -> Key {
-        let guess = self.previous.map_or(self.first, |previous| self.followers[previous]);
+        let guess = self.guess();
         let known = match self.names.get(guess) {
             Some(guessed) if **guessed == *name => Some(guess),
             _ => self.indexes.get(name).copied(),
@@ -289,6 +307,11 @@ impl Keys {
                 Some(previous) => self.followers[previous] = index,
             }
         }
+        self.found(index, name)
+    }
+
+    /// What becomes of a key that is known, once in each message.
+    fn found(&mut self, index: usize, name: &str) -> Key {
         self.previous = Some(index);
         if std::mem::replace(&mut self.seen[index], self.message) == self.message {
             return Key::twice(name);

@@ -9,7 +9,7 @@ use arrow::array::builder::{BinaryBuilder, ListBuilder, StructBuilder};
 use arrow::array::{
     Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
-use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type};
+use arrow::datatypes::{DataType, Decimal128Type, Field, Int32Type, Int64Type};
 use arrow::util::display::array_value_to_string;
 
 use super::*;
@@ -383,6 +383,14 @@ fn fields_that_no_column_reads_are_kept_in_a_map() {
     assert!(taken.to_string().contains("one name"), "{taken}");
     let twice = transform(&plan, &[r#"{"id": 1, "x": 1, "x": 2}"#]);
     assert!(rejections(&twice)[0].3.contains("twice"));
+}
+
+#[test]
+fn a_field_whose_name_needs_escapes_is_found_only_with_them() {
+    let plan = plan(r#"columns = [{ name = "inch", field = 'a"b', type = "int" }]"#);
+    let batch = transform(&plan, &[r#"{"a\"b": 1}"#, r#"{"a"b": 2}"#, r#"{"a\u0022b": 3}"#]);
+    assert_eq!(batch.rows.column_by_name("inch").unwrap().as_primitive::<Int32Type>().values(), &[1, 3]);
+    assert_eq!(rejections(&batch).len(), 1);
 }
 
 #[test]
