@@ -204,6 +204,10 @@ impl ProducerContext for Deliveries {
 /// Between two reports of progress.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
+/// The shortest wait until a message is due, and so the most that one is late: thousands a second go in bursts instead of waiting each for
+/// itself, which librdkafka, that counts in milliseconds, would do without a rest.
+const WAIT_MIN: Duration = Duration::from_millis(5);
+
 /// Messages between two looks at acknowledgements and the clock, when nothing makes the run wait.
 const SERVE_EVERY: u64 = 256;
 
@@ -270,7 +274,7 @@ impl Run {
     fn send(&mut self, stop: &Stop) -> Result<()> {
         let due = self.options.pace.due(self.queued);
         while !stop.requested() && self.began.elapsed() < due {
-            let wait = due.saturating_sub(self.began.elapsed()).min(REPORT_INTERVAL);
+            let wait = due.saturating_sub(self.began.elapsed()).clamp(WAIT_MIN, REPORT_INTERVAL);
             self.serve(wait);
         }
         let timestamp_ms = match self.options.timestamps {
