@@ -116,7 +116,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_set_of_byte_strings_holds_what_it_was_given(strings in prop::collection::vec(prop::collection::vec(0u8..3, 0..6), 0..200), long in 0usize..70_000) {
+        fn a_set_of_byte_strings_holds_what_it_was_given(
+            strings in prop::collection::vec(prop::collection::vec(0u8..3, 0..6), 0..200),
+            long in 0usize..70_000,
+        ) {
             let mut known = HashSet::new();
             let mut set = ByteStrings::default();
             for string in strings.iter().chain([&vec![7; long], &vec![7; long]]) {
@@ -125,7 +128,9 @@ mod tests {
         }
 
         #[test]
-        fn values_are_counted_by_group_in_either_form(values in prop::collection::vec((0u32..300, prop::option::of(prop::collection::vec(0u8..3, 0..3))), 1..200)) {
+        fn values_are_counted_by_group_in_either_form(
+            values in prop::collection::vec((0u32..300, prop::option::of(prop::collection::vec(0u8..3, 0..3))), 1..200),
+        ) {
             let array = BinaryArray::from_iter(values.iter().map(|(_, value)| value.as_deref()));
             let rows: Vec<u32> = (0..values.len() as u32).collect();
             let groups: Vec<u32> = values.iter().map(|(group, _)| *group).collect();

@@ -158,6 +158,20 @@ impl Columns {
 }
 
 impl Column {
+    #[cfg(test)]
+    pub fn optional_text(field: &str) -> Self {
+        Self {
+            name: field.to_uppercase(),
+            field: field.into(),
+            column_type: ColumnType::String,
+            required: false,
+            on_error: OnError::Reject,
+            formats: Vec::new(),
+            scale_excess: ScaleExcess::Round,
+            lenient: false,
+        }
+    }
+
     fn fault(&self, reason: impl Into<String>) -> Fault {
         Fault::field(Stage::Type, &self.name, reason)
     }

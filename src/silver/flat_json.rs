@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use super::columns::Columns;
 use super::decoder::Value;
-use super::json::{Key, Keys};
+use super::keys::{Key, Keys};
 
 /// Reads a message into the row; none if it is not one of these, with the row half filled.
 pub(super) fn read(message: &str, keys: &mut Keys, row: &mut Columns) -> Option<()> {

@@ -2,8 +2,7 @@
 //!
 //! Most messages are flat and plain, and read by [`flat_json`]; this is the parser for all of them, and the one that says what is wrong.
 //! Every value is taken as its own text first: numbers keep their digits, a wrong type is seen before anything is converted, and what no
-//! column reads is skipped without being built. The key of the next field is guessed from the message before, because producers write
-//! fields in one order; a guess costs one comparison, a wrong one a look into a hash table.
+//! column reads is skipped without being built.
 //!
 //! *Failure*: anything but one well-formed object is a fault with the byte where it went wrong: text that is not UTF-8, a byte order mark,
 //! a message cut short, something behind the object, a key twice, nesting beyond the limit. Depth is counted in a loop, never by
@@ -12,16 +11,15 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use ahash::{HashMap, HashSet};
 use serde::de::{DeserializeSeed, Deserializer as _, Error as _, MapAccess, Visitor};
 use serde_json::Deserializer;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::columns::Columns;
-use super::decoder::{Decoder, Fault, Layout, Stage, Value, excerpt};
+use super::decoder::{Decoder, Fault, Layout, Value, excerpt};
 use super::flat_json;
-use super::settings::UnknownFields;
+use super::keys::{Key, Keys};
 
 /// A decoder of JSON objects.
 pub fn decoder(layout: Layout<'_>) -> Box<dyn Decoder> {
@@ -46,7 +44,7 @@ impl Decoder for JsonDecoder {
     }
 
     fn unread(&self) -> Vec<String> {
-        self.keys.names[self.keys.columns..].iter().map(|name| name.to_string()).collect()
+        self.keys.unread().map(str::to_owned).collect()
     }
 }
 
@@ -194,146 +192,6 @@ fn behind_string(mut bytes: &[u8]) -> &[u8] {
     &[]
 }
 
-/// What a key of the object stands for.
-pub(super) enum Key {
-    Column(usize),
-    Ignored,
-    /// No column reads it, and it is kept with its name.
-    Kept(Box<str>),
-    Refused(Fault),
-}
-
-/// The keys seen so far: first those that columns read, then others as they come.
-pub(super) struct Keys {
-    names: Vec<Box<str>>,
-    /// By key: its name between quotes, as it stands in a message; empty if it cannot stand there as it is.
-    quoted: Vec<Box<str>>,
-    indexes: HashMap<Box<str>, usize>,
-    /// How many of the names are columns.
-    columns: usize,
-    /// By key: the key that followed it last time; at the end, the one that began a message.
-    followers: Vec<usize>,
-    /// By key: the last message that had it.
-    seen: Vec<u64>,
-    message: u64,
-    /// The key before the next one; the number of names stands for the beginning.
-    previous: Option<usize>,
-    /// The first key of the message before.
-    first: usize,
-    /// Keys of this message beyond those that are remembered.
-    strangers: HashSet<String>,
-    unknown_fields: UnknownFields,
-}
-
-/// Keys that are remembered between messages; an object with keys made of data must not grow the memory.
-const KEYS_MAX: usize = 1024;
-const KEY_BYTES_MAX: usize = 256;
-
-impl Keys {
-    fn new(layout: Layout<'_>) -> Self {
-        let mut keys = Self {
-            names: Vec::new(),
-            quoted: Vec::new(),
-            indexes: HashMap::default(),
-            columns: layout.columns.len(),
-            followers: Vec::new(),
-            seen: Vec::new(),
-            message: 0,
-            previous: None,
-            first: 0,
-            strangers: HashSet::default(),
-            unknown_fields: layout.unknown_fields,
-        };
-        for column in layout.columns {
-            keys.learn(&column.field);
-        }
-        keys
-    }
-
-    fn learn(&mut self, name: &str) -> usize {
-        let index = self.names.len();
-        self.names.push(name.into());
-        let needs_escapes = name.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
-        self.quoted.push(if needs_escapes { Box::default() } else { format!("\"{name}\"").into() });
-        self.indexes.insert(name.into(), index);
-        self.followers.push(index + 1);
-        self.seen.push(0);
-        index
-    }
-
-    fn begin_message(&mut self) {
-        self.message += 1;
-        self.previous = None;
-        if !self.strangers.is_empty() {
-            self.strangers.clear();
-        }
-    }
-
-    /// The key that is likely to come next.
-    fn guess(&self) -> usize {
-        self.previous.map_or(self.first, |previous| self.followers[previous])
-    }
-
-    /// The key that the text begins with, and how long it is there with its quotes, if it is the one that was to be expected: then nobody has
-    /// to look where it ends.
-    pub fn expected(&mut self, text: &str) -> Option<(Key, usize)> {
-        let guess = self.guess();
-        let length = self.quoted.get(guess).filter(|quoted| !quoted.is_empty() && text.starts_with(&***quoted))?.len();
-        Some((self.found(guess, text.get(1..length - 1)?), length))
-    }
-
-    pub fn resolve(&mut self, name: &str) -> Key {
-        let guess = self.guess();
-        let known = match self.names.get(guess) {
-            Some(guessed) if **guessed == *name => Some(guess),
-            _ => self.indexes.get(name).copied(),
-        };
-        let index = match known {
-            Some(index) => index,
-            None if self.unknown_fields == UnknownFields::Reject => {
-                return Key::Refused(Fault::field(
-                    Stage::Decode,
-                    excerpt(name),
-                    "is not known, and silver.unknown_fields is reject",
-                ));
-            }
-            None if self.names.len() < self.columns + KEYS_MAX && name.len() <= KEY_BYTES_MAX => self.learn(name),
-            None if self.strangers.insert(name.to_owned()) => return self.other(name),
-            None => return Key::twice(name),
-        };
-        if index != guess {
-            match self.previous {
-                None => self.first = index,
-                Some(previous) => self.followers[previous] = index,
-            }
-        }
-        self.found(index, name)
-    }
-
-    /// What becomes of a key that is known, once in each message.
-    fn found(&mut self, index: usize, name: &str) -> Key {
-        self.previous = Some(index);
-        if std::mem::replace(&mut self.seen[index], self.message) == self.message {
-            return Key::twice(name);
-        }
-        if index < self.columns { Key::Column(index) } else { self.other(name) }
-    }
-
-    /// What becomes of a key that no column reads.
-    fn other(&self, name: &str) -> Key {
-        match self.unknown_fields {
-            UnknownFields::Keep => Key::Kept(name.into()),
-            UnknownFields::Ignore | UnknownFields::Reject | UnknownFields::Add => Key::Ignored,
-        }
-    }
-}
-
-impl Key {
-    fn twice(name: &str) -> Self {
-        Self::Refused(Fault::field(Stage::Decode, excerpt(name), "stands twice in the object"))
-    }
-}
-
 /// Looks a key up while it still lies in the message, so that no key is copied.
 struct KeySeed<'a>(&'a mut Keys);
 
@@ -364,22 +222,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::columns::Column;
-    use super::super::settings::{OnError, ScaleExcess};
+    use super::super::settings::{OnError, UnknownFields};
     use super::super::types::ColumnType;
     use super::*;
-
-    fn column(name: &str) -> Column {
-        Column {
-            name: name.to_uppercase(),
-            field: name.into(),
-            column_type: ColumnType::String,
-            required: false,
-            on_error: OnError::Reject,
-            formats: Vec::new(),
-            scale_excess: ScaleExcess::Round,
-            lenient: false,
-        }
-    }
 
     #[test]
     fn depth_is_counted_outside_of_texts_only() {
@@ -445,7 +290,8 @@ mod tests {
             unknown_fields in prop::sample::select(vec![UnknownFields::Ignore, UnknownFields::Keep, UnknownFields::Reject]),
         ) {
             let columns: Arc<[Column]> =
-                [column("a"), Column { column_type: ColumnType::Double, on_error: OnError::Null, ..column("b") }].into();
+                [Column::optional_text("a"), Column { column_type: ColumnType::Double, on_error: OnError::Null, ..Column::optional_text("b") }]
+                    .into();
             let layout = Layout { columns: &columns, unknown_fields, max_depth: 1 };
             let read = |quick: bool| {
                 let mut decoder = JsonDecoder { keys: Keys::new(layout), max_depth: layout.max_depth };
@@ -468,34 +314,5 @@ mod tests {
             };
             prop_assert_eq!(read(true), read(false));
         }
-    }
-
-    #[test]
-    fn keys_are_found_in_any_order_and_twice_only_within_a_message() {
-        let columns = ["a", "b"].map(column);
-        let mut keys = Keys::new(Layout { columns: &columns, unknown_fields: UnknownFields::Ignore, max_depth: 1 });
-        let long = "x".repeat(KEY_BYTES_MAX + 1);
-        for message in [vec!["a", "b"], vec!["b", "z", "a"], vec!["z", "a", "b", &long], vec![&long, "b", "z"], vec!["a"], vec![]]
-        {
-            keys.begin_message();
-            for name in &message {
-                match (keys.resolve(name), *name) {
-                    (Key::Column(0), "a") | (Key::Column(1), "b") | (Key::Ignored, _) => {}
-                    _ => panic!("{name} in {message:?}"),
-                }
-            }
-            assert!(message.iter().all(|name| matches!(keys.resolve(name), Key::Refused(_))), "{message:?}");
-        }
-    }
-
-    #[test]
-    fn remembered_keys_are_bounded() {
-        let mut keys = Keys::new(Layout { columns: &[], unknown_fields: UnknownFields::Ignore, max_depth: 1 });
-        for number in 0..3 * KEYS_MAX {
-            keys.begin_message();
-            assert!(matches!(keys.resolve(&number.to_string()), Key::Ignored));
-        }
-        assert_eq!(keys.names.len(), KEYS_MAX);
-        assert_eq!(keys.strangers.len(), 1);
     }
 }

@@ -24,6 +24,7 @@ mod expression;
 mod flat_json;
 pub mod infer;
 mod json;
+mod keys;
 mod names;
 mod number;
 mod partitioning;
