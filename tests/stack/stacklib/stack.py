@@ -166,6 +166,6 @@ class Stack:
             "HADOOP_CONF_DIR": str(self.layout.hadoop_conf),
             **spark.variables(),
             **hiveserver2.variables(self.hiveserver2s),
-            **({"TRINO_URL": self.trino.address()} if self.trino else {}),
+            **(self.trino.variables() if self.trino else {}),
             **(clients.variables() if self.choices.engines else {}),
         }

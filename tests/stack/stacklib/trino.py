@@ -41,6 +41,7 @@ class Trino(Server):
 
     def install(self) -> None:
         self.home = artifacts.maven("trino", trim=without_other_plugins)
+        artifacts.maven("trino-cli")
         clients.install()
         self.java = newer_java.install()
 
@@ -136,6 +137,11 @@ class Trino(Server):
 
     def address(self) -> str:
         return f"http://{HOST}:{self.ports[self.name]}"
+
+    def variables(self) -> dict[str, str]:
+        """What clients need: the address, and, once it has been installed, the jar that is Trino's own client."""
+        jars = artifacts.maven_directory("trino-cli").glob("*.jar")
+        return {"TRINO_URL": self.address(), **{"TRINO_CLI": str(jar) for jar in jars}}
 
 
 def without_other_plugins(home: Path) -> None:
