@@ -57,6 +57,8 @@ pub enum Window {
     ReprocessPartWritten,
     /// The driver has the results of all parts; nothing is committed.
     ReprocessEngineRan,
+    /// Rows that Trino has computed are those of the table that was filled; the one in which they came still has them too.
+    ReprocessEngineTaken,
     /// The new rows are in files of their own.
     ReprocessComputed,
     ReprocessedSilver,
@@ -67,7 +69,7 @@ pub enum Window {
 }
 
 impl Window {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::TablesCreated,
         Self::BronzeFilesWritten,
         Self::BronzeMetadataWritten,
@@ -90,6 +92,7 @@ impl Window {
         Self::ReprocessNoted,
         Self::ReprocessPartWritten,
         Self::ReprocessEngineRan,
+        Self::ReprocessEngineTaken,
         Self::ReprocessComputed,
         Self::ReprocessedSilver,
         Self::ReprocessedRejected,
@@ -121,6 +124,7 @@ impl Window {
             Self::ReprocessNoted => "reprocess:noted",
             Self::ReprocessPartWritten => "reprocess:part-written",
             Self::ReprocessEngineRan => "reprocess:engine-ran",
+            Self::ReprocessEngineTaken => "reprocess:engine-taken",
             Self::ReprocessComputed => "reprocess:computed",
             Self::ReprocessedSilver => "reprocess:silver-replaced",
             Self::ReprocessedRejected => "reprocess:rejected-replaced",

@@ -24,6 +24,7 @@ Examples:
   lakesmith reprocess --since 2025-01-01 --until \"2025-01-02 12:00\"
   lakesmith reprocess --since 2025-01-01 --into _new    into new tables, to be compared first
   lakesmith reprocess --engine spark --engine-command \"spark-sql --master yarn -f {script}\"
+  lakesmith reprocess --engine trino --engine-command \"trino --catalog iceberg -f {script}\"
   lakesmith reprocess --abandon                     take back what was begun
 
 It may run beside the daemon, and goes on where it was killed or stopped when it is given again. The
@@ -36,10 +37,12 @@ A time selects all offsets from the first to the last record of each topic parti
 lies in it. Times are in UTC. One like -1d is another time when it is given again: leave it out to go
 on; with --into, name the time.
 
-With --engine spark this process writes a script in which Spark starts lakesmith itself on its
-executors, one task for each --part-records offsets, and commits what they have written. Records are
-decided exactly as without it. It needs tables on HDFS, a metastore that the executors reach, and
-executors that run this program and have HADOOP_CONF_DIR where HDFS needs it.")]
+With --engine the rows are computed by other machines. The tables must be on HDFS, and in a metastore
+that these machines reach. For Spark this process writes a script that starts lakesmith itself on the
+executors, one task for each --part-records offsets: every record is decided there. The executors need
+HADOOP_CONF_DIR where HDFS needs it. Trino gets one INSERT, for the records that its SQL reads exactly
+as silver does; this process checks a sample of these rows value by value, and decides all others
+itself. A pipeline with an expression that Trino has no equal of is refused.")]
 pub struct Arguments {
     /// Only records that are in the rejected table
     #[arg(long)]
@@ -59,12 +62,13 @@ pub struct Arguments {
     /// Have the rows computed by the machines of this engine
     #[arg(long, value_enum, value_name = "ENGINE")]
     engine: Option<Engine>,
-    /// What runs the script of --engine, and prints the rows of its query
-    #[arg(long, value_name = "COMMAND", requires = "engine", default_value = "spark-sql -f {script}")]
-    engine_command: String,
-    /// Most offsets that one task of the engine computes
-    #[arg(long, value_name = "NUMBER", requires = "engine", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
-    part_records: u64,
+    /// What runs the script of --engine, and for Spark prints the rows of its query [default: spark-sql -f
+    /// {script}, or trino --catalog iceberg -f {script}]
+    #[arg(long, value_name = "COMMAND", requires = "engine")]
+    engine_command: Option<String>,
+    /// Most offsets that one task of Spark's computes [default: 1000000]
+    #[arg(long, value_name = "NUMBER", requires = "engine", value_parser = clap::value_parser!(u64).range(1..))]
+    part_records: Option<u64>,
     /// Take back a reprocessing that no table shows yet
     #[arg(long, conflicts_with_all = ["rejected", "offsets", "since", "until", "into", "engine"])]
     abandon: bool,
@@ -73,9 +77,9 @@ pub struct Arguments {
 /// Who computes the rows, if not this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Engine {
-    /// By a script for Spark SQL
+    /// Every record, by a script for Spark SQL that starts lakesmith
     Spark,
-    /// Refused: Trino runs no program on its rows
+    /// Records that its SQL reads as silver does, by a script for Trino
     Trino,
 }
 
@@ -148,20 +152,20 @@ async fn carry_out(config: &Config, lakehouse: &Lakehouse, arguments: &Arguments
     }
 }
 
-/// The engine that was asked for. Trino has no way to decide records as silver does.
+/// The engine that was asked for.
 fn engine(arguments: &Arguments) -> Result<Option<EngineOptions>> {
-    match arguments.engine {
-        None => Ok(None),
-        Some(Engine::Spark) => {
-            let (command, part_records) = (arguments.engine_command.clone(), arguments.part_records);
-            Ok(Some(EngineOptions { command, part_records }))
+    let (engine, command) = match (arguments.engine, arguments.part_records) {
+        (None, _) => return Ok(None),
+        (Some(Engine::Spark), part_records) => {
+            (pipeline::Engine::Spark { part_records: part_records.unwrap_or(1_000_000) }, "spark-sql -f {script}")
         }
-        Some(Engine::Trino) => Err(Error::config(
-            "--engine trino: Trino runs no program on its rows, and its own functions take other JSON and other numbers than silver does: \
-             it would reject other records",
-        )
-        .hint("use --engine spark; or leave --engine out, with ranges by --offsets or --since and --until, one after the other")),
-    }
+        (Some(Engine::Trino), None) => (pipeline::Engine::Trino, "trino --catalog iceberg -f {script}"),
+        (Some(Engine::Trino), Some(_)) => {
+            return Err(Error::config("--part-records is for Spark: Trino gets one statement").hint("leave it out"));
+        }
+    };
+    let command = arguments.engine_command.clone().unwrap_or_else(|| command.to_owned());
+    Ok(Some(EngineOptions { engine, command }))
 }
 
 fn selection(arguments: &Arguments) -> Result<Selection> {

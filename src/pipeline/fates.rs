@@ -29,9 +29,11 @@ use crate::error::{Context, Error, Result};
 use crate::record::{RawBatch, as_raw, coordinates};
 use crate::silver::{SilverTable, rejected};
 use crate::storage::CloseBarrier;
-use crate::table::{OffsetRanges, Records};
+use crate::table::logged::LoggedForm;
+use crate::table::{OffsetRanges, RecordTable, Records};
 
-type Offsets = BTreeMap<PartitionId, RoaringTreemap>;
+/// Offsets one by one, by topic partition.
+pub(super) type Offsets = BTreeMap<PartitionId, RoaringTreemap>;
 
 /// Records of a catch-up whose fate is decided, because rejected is ahead of silver.
 pub(super) struct Decided {
@@ -165,7 +167,10 @@ pub(super) fn ensure_undecided(rejected: &RecordBatch, below: &BTreeMap<Partitio
 }
 
 /// The offsets that a table holds in these ranges.
-async fn offsets_in(table: &SilverTable, ranges: &BTreeMap<PartitionId, OffsetRange>) -> Result<Offsets> {
+pub(super) async fn offsets_in<L: LoggedForm>(
+    table: &RecordTable<L>,
+    ranges: &BTreeMap<PartitionId, OffsetRange>,
+) -> Result<Offsets> {
     let mut found = Offsets::new();
     let mut batches = table.scan(Some(ranges), Some(&[crate::record::PARTITION, crate::record::OFFSET])).await?;
     while let Some(batch) = batches.try_next().await? {
@@ -179,13 +184,13 @@ async fn offsets_in(table: &SilverTable, ranges: &BTreeMap<PartitionId, OffsetRa
 
 /// Which rows are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Held {
+pub(super) enum Held {
     Yes,
     No,
 }
 
 /// The rows of a batch whose offsets are, or are not, in `offsets`.
-fn select(records: &RecordBatch, offsets: &Offsets, wanted: Held) -> Result<RecordBatch> {
+pub(super) fn select(records: &RecordBatch, offsets: &Offsets, wanted: Held) -> Result<RecordBatch> {
     let (partitions, values) = coordinates(records)?;
     let holds = |partition: &PartitionId, offset: i64| offsets.get(partition).is_some_and(|known| known.contains(offset as u64));
     let rows = partitions.values().iter().zip(values.values());
@@ -193,17 +198,21 @@ fn select(records: &RecordBatch, offsets: &Offsets, wanted: Held) -> Result<Reco
     Ok(filter_record_batch(records, &keep)?)
 }
 
-/// Bronze's records of these ranges whose offsets a table holds; of bronze nothing is read that cannot be among them.
+/// Bronze's records of these ranges whose offsets a table holds.
 pub(super) async fn records_held_by(table: &SilverTable, bronze: &BronzeTable, ranges: &OffsetRanges) -> Result<Records> {
-    let held = offsets_in(table, ranges).await?;
+    records_at(offsets_in(table, ranges).await?, bronze).await
+}
+
+/// Bronze's records at these offsets; of bronze nothing is read that cannot be among them.
+pub(super) async fn records_at(offsets: Offsets, bronze: &BronzeTable) -> Result<Records> {
     let span = |(partition, offsets): (&PartitionId, &RoaringTreemap)| {
         let (first, last) = (offsets.min()?, offsets.max()?);
         Some((*partition, OffsetRange::new(first as i64, last as i64 + 1)))
     };
-    let narrowed: OffsetRanges = held.iter().filter_map(span).collect();
+    let narrowed: OffsetRanges = offsets.iter().filter_map(span).collect();
     if narrowed.is_empty() {
         return Ok(futures::stream::empty().boxed());
     }
     let records = bronze.scan(Some(&narrowed), None).await?;
-    Ok(records.map(move |records| select(&as_raw(&records?)?, &held, Held::Yes)).boxed())
+    Ok(records.map(move |records| select(&as_raw(&records?)?, &offsets, Held::Yes)).boxed())
 }

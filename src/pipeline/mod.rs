@@ -44,7 +44,7 @@ pub use definition::{Definition, TablesSettings};
 pub use redefine::Reload;
 pub use report::{LayerReport, Observer, Progress, RunReport, Silent};
 pub use reprocess::{
-    Abandoned, EngineOptions, ReprocessOptions, Reprocessed, Selection, abandon_reprocessing, reprocess, reprocess_into,
+    Abandoned, Engine, EngineOptions, ReprocessOptions, Reprocessed, Selection, abandon_reprocessing, reprocess, reprocess_into,
     reprocess_parts,
 };
 pub use settings::PipelineSettings;

@@ -53,6 +53,7 @@ impl Default for Planner {
 #[derive(Debug, Clone)]
 pub struct Expression {
     sql: String,
+    logical: Expr,
     physical: Arc<dyn PhysicalExpr>,
     result: DataType,
     /// Indexes of the columns that it reads.
@@ -94,12 +95,12 @@ impl Planner {
             .with_config_options(self.state.config_options().clone());
         let simplifier = ExprSimplifier::new(context);
         let expr = simplifier.coerce(expr, &schema).and_then(|expr| simplifier.simplify(expr)).map_err(refused)?;
-        let physical = self.state.create_physical_expr(expr, &schema).map_err(refused)?;
+        let physical = self.state.create_physical_expr(expr.clone(), &schema).map_err(refused)?;
         let physical = physical.transform_up(|node| checked(node, scope)).data().map_err(refused)?;
         let mut columns: Vec<_> = collect_columns(&physical).iter().map(Column::index).collect();
         columns.sort_unstable();
         let result = physical.data_type(scope).map_err(refused)?;
-        Ok(Expression { sql: sql.trim().to_owned(), physical, result, columns })
+        Ok(Expression { sql: sql.trim().to_owned(), logical: expr, physical, result, columns })
     }
 }
 
@@ -216,6 +217,11 @@ pub type FailedRows = Vec<(usize, String)>;
 impl Expression {
     pub fn sql(&self) -> &str {
         &self.sql
+    }
+
+    /// The expression with every conversion spelled out, as it is evaluated but for overflows, which are failures.
+    pub fn logical(&self) -> &Expr {
+        &self.logical
     }
 
     /// The result for every row, or the rows that fail. The columns of `batch` begin with those that the expression was planned over.

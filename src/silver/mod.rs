@@ -37,6 +37,7 @@ mod strangers;
 #[cfg(test)]
 mod tests;
 mod time;
+mod trino;
 mod types;
 
 pub use names::{PROCESSING_TIMESTAMP, RESERVED as OWN_COLUMNS, is_column_name, nearest as nearest_name};
@@ -47,6 +48,7 @@ pub use settings::{
     ColumnSettings, DeriveSettings, ExpectSettings, OnError, RejectedSettings, ScaleExcess, SilverSettings, UnknownFields,
 };
 pub use strangers::{Stranger, Strangers};
+pub use trino::{TrinoInsert, TrinoRows, identifier as trino_identifier};
 pub use types::{ColumnType, UnknownType};
 
 use crate::table::RecordTable;

@@ -34,12 +34,12 @@ const SEMANTICS_VERSION: u32 = 1;
 /// How records become rows: planned once, used for every batch, from any thread.
 pub struct SilverPlan {
     format: &'static Format,
-    columns: Arc<[Column]>,
-    unknown_fields: UnknownFields,
+    pub(super) columns: Arc<[Column]>,
+    pub(super) unknown_fields: UnknownFields,
     max_depth: usize,
-    max_value_bytes: u64,
-    derive: Vec<Named>,
-    expect: Vec<Named>,
+    pub(super) max_value_bytes: u64,
+    pub(super) derive: Vec<Named>,
+    pub(super) expect: Vec<Named>,
     arrow_schema: SchemaRef,
     schema: iceberg::spec::Schema,
     partition_by: Vec<(String, Transform)>,
@@ -50,9 +50,9 @@ pub struct SilverPlan {
 }
 
 /// A derived column or an expectation.
-struct Named {
-    name: String,
-    expression: Expression,
+pub(super) struct Named {
+    pub name: String,
+    pub expression: Expression,
 }
 
 impl SilverPlan {

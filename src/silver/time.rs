@@ -48,8 +48,9 @@ pub struct Pattern {
     fixed: Option<Vec<Piece>>,
 }
 
+/// A part of a fixed width: four digits of a year, two of anything else.
 #[derive(Debug, Clone, PartialEq)]
-enum Piece {
+pub(super) enum Piece {
     Year,
     Month,
     Day,
@@ -115,6 +116,17 @@ impl TimeFormat {
             Self::EpochSeconds | Self::EpochMillis | Self::EpochMicros => true,
             Self::Iso | Self::Pattern(_) => false,
         }
+    }
+
+    /// The parts of a pattern in which each has a fixed width, with spaces as they stand there; none for other forms.
+    pub(super) fn pieces(&self) -> Option<Vec<Piece>> {
+        let Self::Pattern(pattern) = self else { return None };
+        let piece = |item: &Item<'static>| match item {
+            Item::Space(text) => Some(Piece::Literal(text.as_bytes().into())),
+            Item::OwnedSpace(text) => Some(Piece::Literal(text.as_bytes().into())),
+            other => Piece::of(other),
+        };
+        pattern.items.iter().map(piece).collect()
     }
 
     /// Whether this form tells enough for a date or an instant.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::LakeTable;
 use super::progress::PREFIX;
-use super::writer::{DATA_PATH, data_location};
+use super::writer::{DATA_PATH, DataFiles, data_location};
 use crate::error::{Error, Result};
 
 impl LakeTable {
@@ -34,6 +34,16 @@ impl LakeTable {
         let metadata = without_history(self.metadata(), location, &self.data_location(), notes)?;
         let loaded = self.catalog().create_from(ident, metadata, comment).await?;
         Ok(Self::new(self.catalog(), ident, loaded.version))
+    }
+
+    /// A twin's data files, for a commit to the table that it is a twin of.
+    pub async fn handed_over(&mut self) -> Result<DataFiles> {
+        let files = self.data_files().await?;
+        let spec_id = self.metadata().default_partition_spec_id();
+        if let Some(other) = files.iter().find(|file| file.spec_id != spec_id) {
+            return Err(Error::failed(format!("data file {} was written for another partitioning than {spec_id}", other.path())));
+        }
+        Ok(DataFiles { files: files.into_iter().map(|file| file.file).collect(), spec_id })
     }
 
     /// Drops a twin, and deletes its metadata. Its data files stay.

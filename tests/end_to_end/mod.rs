@@ -14,6 +14,7 @@ mod lead;
 pub mod real;
 mod reprocess;
 mod reprocess_engine;
+mod reprocess_trino;
 mod schema_apply;
 pub mod lake;
 
@@ -42,7 +43,7 @@ const WINDOWS: [&str; 13] = [
 fn every_window_is_killed_at() {
     for window in lakesmith::window::Window::ALL {
         let hive = hive_form::WINDOWS.iter().chain(&hive_silver::WINDOWS);
-        let reprocess = reprocess::WINDOWS.iter().chain(&reprocess_engine::WINDOWS);
+        let reprocess = reprocess::WINDOWS.iter().chain(&reprocess_engine::WINDOWS).chain(&reprocess_trino::WINDOWS);
         let mut listed = WINDOWS.iter().chain(hive).chain(&schema_apply::WINDOWS).chain(reprocess);
         assert!(listed.any(|listed| listed.split('@').next() == Some(window.name())), "{}", window.name());
     }

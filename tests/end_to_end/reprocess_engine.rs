@@ -29,7 +29,7 @@ fn spark_sql() -> String {
 }
 
 /// Sales of which a stricter rule than the preset's has rejected many, on real servers; the pipeline file has the preset's.
-fn on_servers(rows: u32) -> (String, Lake) {
+pub(super) fn on_servers(rows: u32) -> (String, Lake) {
     let (topic, lake) = cluster(rows, "0.02", &[]);
     change(&lake, PRESET, STRICT);
     lake.ok(&["run", "--until-caught-up"]);
@@ -46,7 +46,7 @@ fn spark_log(lake: &Lake) -> String {
 }
 
 /// Data files below silver's and rejected's directories, whether a table has them or not, once no worker writes any more.
-async fn stored(topic: &str) -> usize {
+pub(super) async fn stored(topic: &str) -> usize {
     let warehouse = format!("{}/{topic}", env("HDFS_URL"));
     let storages = Storages::new(&StorageSettings { warehouse: warehouse.clone(), ..StorageSettings::default() }).expect("HDFS");
     let is_data = |location: &str| location.ends_with(".parquet") && location.contains("/silver") && location.contains("/data/");
@@ -62,7 +62,7 @@ async fn stored(topic: &str) -> usize {
 }
 
 /// What the topic's records are by the preset's rule; nothing else is there.
-fn assert_as_preset(topic: &str, lake: &Lake) -> Value {
+pub(super) fn assert_as_preset(topic: &str, lake: &Lake) -> Value {
     dump(topic, &lake.path("dump.jsonl"));
     let expected = expected("--dump", &lake.path("dump.jsonl"));
     assert_records(lake, &expected);
@@ -155,7 +155,8 @@ async fn a_driver_or_worker_that_was_killed_is_followed_by_one_that_goes_on() {
 fn what_no_engine_can_do_is_refused() {
     let lake = strict(&[]);
     for (arguments, said) in [
-        (&["--engine", "trino"][..], "Trino runs no program on its rows"),
+        (&["--engine", "trino"][..], "the embedded metastore serves this process alone"),
+        (&["--engine", "trino", "--part-records", "5"], "--part-records is for Spark"),
         (&["--engine", "spark"], "the embedded metastore serves this process alone"),
         (&["--engine", "spark", "--set", "metastore.uris=thrift://m:9083"], "is on this machine alone"),
         (&["--engine", "spark", "--engine-command", "spark-sql -f"], "does not say where the script goes"),

@@ -12,21 +12,17 @@
 //! A daemon may run: what it commits lies behind the ranges. The twins have offsets of their own, and are filled by the catch-up that silver
 //! itself is filled by, so whoever goes on after a kill begins where they end; what comes after is done once, by the note's id.
 //!
-//! The twins can be filled by a computing engine too (`engine`): it hands out the ranges, and lakesmith itself decides the records (`worker`).
+//! The twins can be filled by a computing engine too (`engine`).
 //!
 //! *Invariants*: a record in the ranges is in exactly one of silver and rejected before the third step and after the fourth. In between `verify`
 //! knows of them by the note. No record behind or before the ranges is touched.
 //!
 //! *Failure*: everything is left as it is, and the same command goes on.
 
-mod command;
 mod engine;
 mod ground;
 mod into;
-mod part;
 mod replace;
-mod script;
-mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,6 +36,7 @@ use super::definition::Definition;
 use super::report::{Observer, RunReport};
 use super::silver_stage::{Extract, SilverStage};
 use super::tally::Tally;
+use crate::bronze::BronzeTable;
 use crate::catalog::Lakehouse;
 use crate::checkpoint::PartitionId;
 use crate::error::{Error, Result};
@@ -47,11 +44,10 @@ use crate::silver::{REPROCESSING, Reprocessing, SilverTable};
 use crate::table::{LakeTable, OffsetRanges, RecordTable, Replaced};
 use crate::window::Window;
 
-pub use engine::EngineOptions;
+pub use engine::{Engine, EngineOptions, reprocess_parts};
 use ground::Ground;
 pub use into::reprocess_into;
 use replace::Twins;
-pub use worker::reprocess_parts;
 
 /// Which records are decided anew; all that silver has had for nothing said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -217,10 +213,18 @@ async fn catch_up(stage: &mut SilverStage, ground: &Ground<'_>, tally: &Tally, o
     stage.complete_rejected(bronze).await?;
     let lacking: i64 = stage.lacking(bronze)?.values().map(|range| range.len()).sum();
     tally.expect(u64::try_from(lacking).unwrap_or(0));
-    if let Some(engine) = &options.engine {
-        return engine::fill(stage, ground, engine, tally, &options.shutdown).await;
+    let filled = match &options.engine {
+        Some(engine) => engine::fill(stage, ground, engine, tally, &options.shutdown).await?,
+        None => fill_here(stage, bronze, tally, &options.shutdown).await?,
+    };
+    if filled {
+        engine::clear(ground.catalog(), stage.silver.ident()).await?;
     }
-    while !options.shutdown.is_cancelled() {
+    Ok(filled)
+}
+
+async fn fill_here(stage: &mut SilverStage, bronze: &BronzeTable, tally: &Tally, shutdown: &CancellationToken) -> Result<bool> {
+    while !shutdown.is_cancelled() {
         match stage.catch_up(bronze).await? {
             Some(rows) => tally.decided(rows.offsets()),
             None => return Ok(true),

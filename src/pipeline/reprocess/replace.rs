@@ -7,7 +7,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::ground::Ground;
-use super::{Definition, Lakehouse, lake, rows_of};
+use super::{Definition, Lakehouse, engine, lake, rows_of};
 use crate::error::{Context, Error, Result};
 use crate::gold::progress::COMPUTED_AGAIN;
 use crate::gold::{Again, GoldPlan, Grant, Work, Workplace, carry_out};
@@ -34,7 +34,10 @@ impl Twins {
             let Some(twin) = LakeTable::open(ground.catalog(), &ident).await? else { return Ok(None) };
             match twin.note(BELONGS_TO) {
                 Some(found) if found == id.to_string() => Ok(Some(RecordTable::Lake(Box::new(twin)))),
-                Some(_) => twin.drop_twin().await.map(|()| None),
+                Some(_) => {
+                    engine::clear(ground.catalog(), &ident).await?;
+                    twin.drop_twin().await.map(|()| None)
+                }
                 None => Err(Error::config(format!("there is a table {ident} that lakesmith did not make"))
                     .hint("reprocessing needs that name for the time that it takes; rename the table, or drop it")),
             }
@@ -105,6 +108,7 @@ impl Twins {
     /// Drops both with their data files, which no table has.
     pub async fn delete(mut self, ground: &Ground<'_>) -> Result<()> {
         for twin in [self.silver.as_mut(), self.rejected.as_mut()].into_iter().flatten() {
+            engine::delete(ground.catalog(), ground.lakehouse.storages(), twin.ident()).await?;
             for file in lake(twin)?.data_files().await? {
                 ground.lakehouse.storages().delete_file(file.path()).await?;
             }

@@ -14,9 +14,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Definition;
 use crate::checkpoint::{OffsetRange, PartitionId};
 use crate::error::{Error, Result};
+use crate::pipeline::reprocess::Definition;
 use crate::table::{CarriedFiles, OffsetRanges};
 
 /// In front of each result; what follows is one word in the alphabet of base64.
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_definition_arrives_as_it_was_without_what_is_secret() {
-        let preset: toml::Table = include_str!("../../config/amazon-sales.toml").parse().unwrap();
+        let preset: toml::Table = include_str!("../../../config/amazon-sales.toml").parse().unwrap();
         let mut definition = Definition { silver: preset["silver"].clone().try_into().unwrap(), ..Definition::default() };
         definition.storage.warehouse = "hdfs://n:8020/w".into();
         definition.source.kafka.options.insert("sasl.password".into(), "hunter2".into());

@@ -1,7 +1,7 @@
-//! The files of a job that an engine gets: the script, and the job's description for the workers.
+//! The files of a job that an engine gets: the script, and for Spark the job's description for the workers.
 //!
-//! They lie in a directory that only their owner reads, and which goes when the engine has ended. The engine copies the description to its
-//! machines, where others may read it: there is no password in it.
+//! They lie in a directory that only their owner reads, and which goes when the engine has ended. Spark copies the description to its machines,
+//! where others may read it: there is no password in it.
 
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, OpenOptions};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use tracing::debug;
 use uuid::Uuid;
 
-use super::part::{Job, Part};
+use super::part::Part;
 use crate::error::{Context, Error, Result};
 
 /// The directory of a job's files.
@@ -21,20 +21,22 @@ pub(super) struct JobFiles {
 }
 
 impl JobFiles {
-    pub fn write(job: &Job, parts: &[Part]) -> Result<Self> {
-        let program = std::env::current_exe().context("this program does not know its own file")?;
-        let files = Self { directory: std::env::temp_dir().join(format!("lakesmith-{}", job.id)) };
-        let description = files.directory.join(description_name(job.id));
-        let failed = || format!("the engine's script cannot be written into {}", files.directory.display());
-        DirBuilder::new().mode(0o700).create(&files.directory).with_context(failed)?;
-        let text = serde_json::to_string(job).map_err(|error| Error::failed("a job is not JSON").caused_by(error))?;
-        write(&description, &text).with_context(failed)?;
-        write(&files.script(), &script(job.id, parts, &program, &description)?).with_context(failed)?;
+    pub fn create(job: Uuid) -> Result<Self> {
+        let files = Self { directory: std::env::temp_dir().join(format!("lakesmith-{job}")) };
+        DirBuilder::new().mode(0o700).create(&files.directory).with_context(|| files.failed())?;
         Ok(files)
     }
 
-    pub fn script(&self) -> PathBuf {
-        self.directory.join("reprocess.sql")
+    /// Writes a file, and says where it is.
+    pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.directory.join(name);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(text.as_bytes())).with_context(|| self.failed())?;
+        Ok(path)
+    }
+
+    fn failed(&self) -> String {
+        format!("the engine's script cannot be written into {}", self.directory.display())
     }
 }
 
@@ -46,25 +48,22 @@ impl Drop for JobFiles {
     }
 }
 
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
-}
-
-/// Says which job it is, because a session of Spark's may have the files of several.
-fn description_name(job: Uuid) -> String {
-    format!("lakesmith-{job}.json")
-}
-
 /// The job as Spark SQL.
 ///
 /// Spark 4 puts added files into a directory of the session, earlier ones into the one where the command starts. Rows of `VALUES` are spread
 /// over as many tasks as the setting says, one after the other.
-fn script(job: Uuid, parts: &[Part], program: &Path, description: &Path) -> Result<String> {
+///
+/// The description's name says which job it is, because a session of Spark's may have the files of several.
+pub(super) fn spark_script(parts: &[Part], description: &Path) -> Result<String> {
+    script(parts, &std::env::current_exe().context("this program does not know its own file")?, description)
+}
+
+fn script(parts: &[Part], program: &Path, description: &Path) -> Result<String> {
     let name = program.file_name().and_then(|name| name.to_str()).filter(|name| is_plain(name)).ok_or_else(|| {
         Error::config(format!("{} is no name for a program that an engine starts", program.display()))
             .hint("use letters, digits, points, hyphens and underscores")
     })?;
-    let file = description_name(job);
+    let file = description.file_name().unwrap_or_default().display();
     let mut rows = String::new();
     for part in parts {
         let comma = if part.number == 0 { "" } else { ",\n" };
@@ -108,13 +107,13 @@ mod tests {
     fn a_script_has_a_row_and_a_task_for_each_part() {
         let job = Uuid::from_u128(7);
         let parts = split(job, &BTreeMap::from([(0, OffsetRange { start: 0, end: 25 })]), 10).unwrap();
-        let text = script(job, &parts, Path::new("/opt/it's/lakesmith"), Path::new("/tmp/a/lakesmith-x.json")).unwrap();
+        let text = script(&parts, Path::new("/opt/it's/lakesmith"), Path::new("/tmp/a/lakesmith-x.json")).unwrap();
         assert!(text.contains("\nADD FILE '/opt/it\\'s/lakesmith';\n") && text.contains("Parallelism=3;\n"), "{text}");
-        assert!(text.contains("-name lakesmith-00000000-0000-0000-0000-000000000007.json | "), "{text}");
+        assert!(text.contains("-name lakesmith-x.json | "), "{text}");
         assert!(text.contains("/lakesmith\" reprocess-part \"$job\"'\n"), "{text}");
         for part in &parts {
             assert!(text.contains(&format!("('{}')", part.to_line().unwrap())), "{text}");
         }
-        assert!(script(job, &parts, Path::new("/opt/lake smith"), Path::new("/tmp/x")).is_err());
+        assert!(script(&parts, Path::new("/opt/lake smith"), Path::new("/tmp/x")).is_err());
     }
 }

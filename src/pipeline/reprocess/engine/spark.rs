@@ -1,6 +1,6 @@
-//! A reprocessing whose rows a computing engine has computed: Spark hands out the ranges, lakesmith itself decides the records.
+//! A reprocessing whose rows Spark has computed: Spark hands out the ranges, lakesmith itself decides the records.
 //!
-//! No engine's own functions read JSON and numbers exactly as silver does, so a job in SQL would reject other records. The script that is
+//! Spark's own functions read JSON and numbers in another way than silver does, so a job in SQL would reject other records. The script that is
 //! written here has Spark start this program on its executors (`TRANSFORM`), one process for each part of what the stage lacks. A worker writes
 //! data files among silver's and rejected's own and answers with a line that describes them; the lines come back as the rows of the script's
 //! query, on the standard output of a command that the user chooses. All parts together become one commit of each table, as a step of the
@@ -19,75 +19,36 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
-use super::command::{SCRIPT, run};
-use super::ground::Ground;
+use super::command::run;
 use super::part::{Job, PartResult, Target, ensure_complete, split};
-use super::script::JobFiles;
-use super::{Definition, SilverStage, Tally, lake};
+use super::script::{JobFiles, spark_script};
 use crate::error::{Context, Error, Result};
 use crate::pipeline::cycle::SilverFiles;
+use crate::pipeline::reprocess::ground::Ground;
+use crate::pipeline::reprocess::{SilverStage, Tally, lake};
 use crate::silver::SilverTable;
 use crate::storage::{CloseBarrier, user_name};
-use crate::table::{CarriedFiles, RecordFiles, TableFormat};
+use crate::table::{CarriedFiles, OffsetRanges, RecordFiles};
 use crate::window::Window;
 
-const ALONE: &str = "leave --engine out; a range that is too large is done in parts, by --offsets or --since and --until";
-
-/// A computing engine that runs SQL scripts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EngineOptions {
-    /// A command of the shell that runs the script at `{script}` and prints the rows of its query.
-    pub command: String,
-    /// Most offsets that one task of the engine computes.
-    pub part_records: u64,
-}
-
-impl EngineOptions {
-    /// Refuses pipelines whose tables an engine's machines cannot reach, and commands that run no script.
-    pub fn ensure_fits(&self, definition: &Definition) -> Result<()> {
-        if !self.command.contains(SCRIPT) {
-            return Err(Error::config(format!("--engine-command does not say where the script goes: {}", self.command))
-                .hint("write {script} in its place, for example \"spark-sql --master yarn -f {script}\""));
-        }
-        if definition.metastore.uris.is_empty() {
-            return Err(
-                Error::config("the embedded metastore serves this process alone: an engine's workers cannot ask it").hint(ALONE)
-            );
-        }
-        let warehouse = &definition.storage.warehouse;
-        if !warehouse.starts_with("hdfs://") {
-            return Err(Error::config(format!("{warehouse} is on this machine alone: an engine's workers cannot write there"))
-                .hint(ALONE));
-        }
-        if definition.silver.format == TableFormat::Hive {
-            return Err(Error::config("silver is a plain Hive table, whose files are named in the order of its commits")
-                .hint("leave --engine out"));
-        }
-        Ok(())
-    }
-}
-
-/// Has an engine compute what a stage lacks, and commits it. False if it was told to stop.
+/// Has Spark compute these ranges, which the stage lacks, and commits them. False if it was told to stop.
 pub(super) async fn fill(
     stage: &mut SilverStage,
     ground: &Ground<'_>,
-    options: &EngineOptions,
+    ranges: &OffsetRanges,
+    (command, part_records): (&str, u64),
     tally: &Tally,
     shutdown: &CancellationToken,
 ) -> Result<bool> {
-    if !stage.in_step()? {
-        return Err(Error::stop(format!("table {} is ahead of {}", stage.rejected.ident(), stage.silver.ident()))
-            .hint("its pointer went back; the same command without --engine goes on"));
-    }
-    let ranges = stage.lacking(&ground.bronze)?;
-    if ranges.is_empty() {
-        return Ok(true);
-    }
     let id = Uuid::now_v7();
-    let parts = split(id, &ranges, options.part_records)?;
-    let files = JobFiles::write(&job(id, stage, ground)?, &parts)?;
+    let parts = split(id, ranges, part_records)?;
+    let files = JobFiles::create(id)?;
+    let job =
+        serde_json::to_string(&job(id, stage, ground)?).map_err(|error| Error::failed("a job is not JSON").caused_by(error))?;
+    let description = files.write(&format!("lakesmith-{id}.json"), &job)?;
+    let script = files.write("reprocess.sql", &spark_script(&parts, &description)?)?;
     info!(job = %id, parts = parts.len(), "an engine computes what is lacking");
-    let answer = run(&options.command, &files.script(), shutdown).await?;
+    let answer = run(command, &script, shutdown).await?;
     drop(files);
 
     let taken = answer.ended.and_then(|()| ensure_complete(&parts, answer.results.clone()));
@@ -101,7 +62,7 @@ pub(super) async fn fill(
     Window::ReprocessEngineRan.pass();
     // The workers have closed their files; those of the commit are still to be.
     let barrier = CloseBarrier::new();
-    let ready = match stage.prepare_from(&ground.bronze, files, &ranges, &barrier).await {
+    let ready = match stage.prepare_from(&ground.bronze, files, ranges, &barrier).await {
         Ok(ready) => ready,
         Err(error) => {
             discard(stage, id, &answer.results).await;
@@ -173,25 +134,5 @@ async fn discard(stage: &mut SilverStage, job: Uuid, results: &[PartResult]) {
                 table.discard(&files).await;
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_an_engine_cannot_reach_is_refused() {
-        let mut definition = Definition::default();
-        let options = |command: &str| EngineOptions { command: command.to_owned(), part_records: 1 };
-        let refused = |definition: &Definition| options("x {script}").ensure_fits(definition).unwrap_err().to_string();
-        assert!(options("spark-sql -f").ensure_fits(&definition).unwrap_err().to_string().contains("--engine-command"));
-        assert!(refused(&definition).contains("the embedded metastore serves this process alone"));
-        definition.metastore.uris = vec!["thrift://m:9083".to_owned()];
-        assert!(refused(&definition).contains("./lakehouse is on this machine alone"));
-        definition.storage.warehouse = "hdfs://n:8020/w".to_owned();
-        assert!(options("x {script}").ensure_fits(&definition).is_ok());
-        definition.silver.format = TableFormat::Hive;
-        assert!(refused(&definition).contains("a plain Hive table"));
     }
 }

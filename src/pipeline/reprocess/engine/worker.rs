@@ -15,14 +15,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
-use super::ground::Ground;
 use super::part::{Job, Part, PartResult, Target};
-use super::{Extract, SilverStage, Tally, lake};
 use crate::bronze::BronzeTable;
 use crate::catalog::Lakehouse;
 use crate::checkpoint::{OffsetRange, PartitionId};
 use crate::error::{Context, Error, Result};
 use crate::pipeline::report::Silent;
+use crate::pipeline::reprocess::ground::Ground;
+use crate::pipeline::reprocess::{Extract, SilverStage, Tally, lake};
 use crate::silver::SilverTable;
 use crate::storage::CloseBarrier;
 use crate::table::{CarriedFiles, RecordFiles, TableFormat};
