@@ -8,15 +8,16 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::array::builder::{MapBuilder, MapFieldNames, NullBufferBuilder, StringBuilder};
+use arrow::array::builder::NullBufferBuilder;
 use arrow::array::{ArrayRef, ArrowPrimitiveType, BooleanArray, BooleanBufferBuilder, PrimitiveArray, StringArray};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Field, Fields, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
+    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
 };
 use arrow::error::ArrowError;
 
 use super::decoder::{Fault, Stage, Value, excerpt};
+use super::map_column::MapColumn;
 use super::number::{self, NumberFault};
 use super::settings::{OnError, ScaleExcess};
 use super::time::TimeFormat;
@@ -49,35 +50,6 @@ pub struct Columns {
     set: usize,
 }
 
-/// Fields of messages that no column reads, as a map from name to value for each row; a row without any has an empty one, because Hive 3
-/// does not tell a map that is null from one that is empty.
-pub struct MapColumn {
-    maps: MapBuilder<StringBuilder, StringBuilder>,
-    /// Of the current row.
-    pending: Vec<(Box<str>, Option<Box<str>>)>,
-}
-
-impl MapColumn {
-    fn new() -> Self {
-        let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
-        Self { maps: MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new()), pending: Vec::new() }
-    }
-
-    /// `map<string, string>`.
-    pub fn data_type() -> DataType {
-        let entries = [Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Utf8, true)];
-        DataType::Map(Arc::new(Field::new("key_value", DataType::Struct(Fields::from_iter(entries)), false)), false)
-    }
-
-    fn end_row(&mut self) -> Result<(), ArrowError> {
-        for (name, value) in self.pending.drain(..) {
-            self.maps.keys().append_value(name);
-            self.maps.values().append_option(value);
-        }
-        self.maps.append(true)
-    }
-}
-
 impl Columns {
     /// Empty columns with room for so many rows.
     pub fn new(columns: Arc<[Column]>, rows: usize) -> Self {
@@ -94,7 +66,7 @@ impl Columns {
     /// A field of the current row that no column reads.
     pub fn keep(&mut self, name: &str, value: Option<&str>) {
         if let Some(others) = &mut self.others {
-            others.pending.push((name.into(), value.map(Into::into)));
+            others.put(name, value);
         }
     }
 
@@ -146,14 +118,14 @@ impl Columns {
             data.truncate(self.rows);
         }
         if let Some(others) = &mut self.others {
-            others.pending.clear();
+            others.roll_back();
         }
     }
 
     /// The finished columns, in order.
     pub fn finish(self) -> Result<Vec<ArrayRef>, ArrowError> {
         let columns = self.columns.iter().zip(self.data).map(|(column, data)| data.finish(column.column_type));
-        columns.chain(self.others.map(|mut others| Ok(Arc::new(others.maps.finish()) as ArrayRef))).collect()
+        columns.chain(self.others.map(|others| Ok(others.finish()))).collect()
     }
 }
 

@@ -25,6 +25,7 @@ mod flat_json;
 pub mod infer;
 mod json;
 mod keys;
+mod map_column;
 mod names;
 mod number;
 mod partitioning;

@@ -14,9 +14,10 @@ use iceberg::arrow::arrow_schema_to_schema_auto_assign_ids;
 use iceberg::spec::Transform;
 use serde::Serialize;
 
-use super::columns::{Column, Columns, MapColumn};
+use super::columns::{Column, Columns};
 use super::decoder::{self, Fault, Format, Layout, Stage};
 use super::expression::{Expression, Planner, Target};
+use super::map_column::MapColumn;
 use super::names::{self, PROCESSING_TIMESTAMP};
 use super::partitioning;
 use super::rejected::{self, Rejection};
