@@ -64,6 +64,11 @@ impl Error {
         self
     }
 
+    /// Whether an error of this type is among its causes.
+    pub fn has_cause<E: StdError + 'static>(&self) -> bool {
+        std::iter::successors(self.source(), |error| (**error).source()).any(|error| error.is::<E>())
+    }
+
     /// Keeps the cause.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {

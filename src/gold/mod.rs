@@ -32,7 +32,7 @@ pub mod watermark;
 pub mod window;
 
 pub use carry_out::{Workplace, carry_out};
-pub use definition::{GoldDefinition, OtherDefinition, Standing};
+pub use definition::{GoldDefinition, OtherDefinition, Standing, WorkGranted};
 pub use grant::{Again, Grant, OldRows, Touched, Work};
 pub use lease::maintainer_lock;
 pub use maintainer::{CatchUp, GoldMaintainer};

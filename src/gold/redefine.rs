@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::TryStreamExt;
 use tracing::{debug, info};
 
-use super::definition::{GoldDefinition, Standing};
+use super::definition::{GoldDefinition, Standing, WorkGranted};
 use super::grant::{Again, OldRows};
 use super::lease::Lease;
 use super::maintainer::GoldMaintainer;
@@ -158,7 +158,7 @@ impl GoldMaintainer {
     pub(super) fn ensure_same_definition(&self) -> Result<()> {
         match self.plan.standing(self.lease.entry())? {
             Standing::Granted(_) if self.outdated.is_none() => {
-                Err(Error::transient(format!("gold table {} is to be computed again", self.lease.name())))
+                Err(Error::transient(format!("gold table {} is to be computed again", self.lease.name())).caused_by(WorkGranted))
             }
             _ => Ok(()),
         }

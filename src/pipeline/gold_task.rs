@@ -26,7 +26,7 @@ use super::watch::LOOK_EVERY;
 use crate::catalog::{HiveCatalog, Lakehouse};
 use crate::error::{Context, Error, Kind, Result};
 use crate::gold::window::display_instant;
-use crate::gold::{CatchUp, GoldMaintainer, GoldPlan, OtherDefinition, RefreshReport, Update};
+use crate::gold::{CatchUp, GoldMaintainer, GoldPlan, OtherDefinition, RefreshReport, Update, WorkGranted};
 use crate::retry::{Backoff, RetrySettings};
 use crate::silver::SilverTable;
 use crate::table::TableFormat;
@@ -175,7 +175,7 @@ impl GoldTask {
             if self.abandon.is_cancelled() {
                 return Err(failure);
             }
-            if let Some(reload) = self.reload.as_ref().filter(|_| OtherDefinition::is_cause_of(&failure)) {
+            if let Some(reload) = self.reload.as_ref().filter(|_| failure.has_cause::<OtherDefinition>()) {
                 if !waits {
                     warn!(table = %self.table, error = %failure.chain(), hint = failure.hint_text(), "gold waits, silver goes on");
                 }
@@ -201,7 +201,11 @@ impl GoldTask {
                 error!(table = %self.table, error = %failure.chain(), "gold is stopped, silver goes on");
                 return Err(failure);
             };
-            warn!(table = %self.table, error = %failure.chain(), retry_in_ms = pause.as_millis() as u64, "gold failed and is opened again");
+            if failure.has_cause::<WorkGranted>() {
+                info!(table = %self.table, "gold is opened again, to compute what it was told to");
+            } else {
+                warn!(table = %self.table, error = %failure.chain(), retry_in_ms = pause.as_millis() as u64, "gold failed and is opened again");
+            }
             tokio::select! {
                 () = crate::retry::sleep(pause) => {}
                 () = self.abandon.cancelled() => return Err(failure),

@@ -85,7 +85,7 @@ async fn a_measure_is_added_and_old_rows_lack_it(place: Place) {
     // Who runs with the file's definition before the plan is applied does nothing, and says what does.
     let error = open(&place, &more, &silver).await.err().unwrap();
     assert!(
-        error.chain().contains("computed by another definition") && OtherDefinition::is_cause_of(&error),
+        error.chain().contains("computed by another definition") && error.has_cause::<OtherDefinition>(),
         "{}",
         error.chain()
     );
@@ -97,7 +97,7 @@ async fn a_measure_is_added_and_old_rows_lack_it(place: Place) {
     // Nobody goes on with the old one.
     let error = place.open(&silver).await.err().unwrap();
     assert!(
-        error.chain().contains("about to get another definition") && OtherDefinition::is_cause_of(&error),
+        error.chain().contains("about to get another definition") && error.has_cause::<OtherDefinition>(),
         "{}",
         error.chain()
     );

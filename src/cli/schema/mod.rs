@@ -368,9 +368,10 @@ async fn act(config: &Config, lakehouse: &Lakehouse, action: TableAction) -> Res
     Ok(Outcome::Done)
 }
 
-/// Defaults came with version 3 of Iceberg's format, which Hive and older engines don't read.
+/// Defaults came with version 3 of Iceberg's format. Hive refuses it, and Trino 476 reads a column's default as null.
 fn no_defaults(column: &FieldPath, value: &str) -> Error {
-    Error::config(format!("{column} can have no default: tables are of Iceberg's format version 2, in which there are none"))
+    Error::config(format!("{column} can have no default: tables are of Iceberg's format version 2, in which there are none (Hive refuses version 3, and Trino \
+         reads its defaults as null)"))
         .hint(format!(
             "add the column without, and let [[silver.derive]] compute it, for example name = \"{column}\", \
              sql = \"coalesce(OtherColumn, '{value}')\"; for rows so far `lakesmith reprocess` computes it too"
