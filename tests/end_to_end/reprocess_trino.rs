@@ -276,7 +276,10 @@ async fn rows_that_are_not_what_was_asked_for_are_not_taken() {
         let report = lake.ok(&["verify"]);
         assert!(report.contains("3,000 offsets are being decided anew") && !report.contains("DIFFERS"), "{report}");
     }
-    // No row at all is right: then all is decided here.
+    // No row at all is right: then all is decided here, and it is said.
+    let told = lake.output(&with_trino(": {script}", &["--into", "_none"]));
+    let warning = String::from_utf8_lossy(&told.stderr);
+    assert!(told.status.success() && warning.contains("Trino computed less than half"), "{warning}");
     assert_eq!(done(&lake, ": {script}", &[]), (0, 3_000));
     assert_as_preset(&topic, &lake);
 }

@@ -44,6 +44,9 @@ pub struct TrinoInsert<'a> {
     pub processing_timestamp_us: i64,
 }
 
+/// Larger messages are not plain: a regular expression needs memory for each pair of key and value.
+const PLAIN_BYTES_MAX: u64 = 1 << 20;
+
 /// JSON's white space.
 const SPACE: &str = r"[ \t\n\r]*";
 /// What stands between quotes: a key without escapes; a text with those of one letter.
@@ -139,7 +142,7 @@ impl SilverPlan {
         let all_columns = (0..schema.fields().len() - 1).map(|at| format!("c{at}")).collect::<Vec<_>>().join(", ");
         add("accepted", format!("SELECT {all_columns}\n  FROM {from}\n  WHERE {}", all(&conditions)));
         let columns = schema.fields().iter().map(|field| field.name().clone()).collect();
-        Ok(TrinoRows { columns, steps, max_value_bytes: self.max_value_bytes })
+        Ok(TrinoRows { columns, steps, max_value_bytes: self.max_value_bytes.min(PLAIN_BYTES_MAX) })
     }
 }
 
@@ -294,6 +297,19 @@ mod tests {
         assert_eq!(forms("date", r#""%d %m %Y", "%m%d%Y""#), 1);
         assert_eq!(forms("date", r#""%m%d%Y", "%d %m %Y", "iso""#), 1);
         assert_eq!(forms("timestamp", r#""%d.%m.%Y %H:%M", "iso", "epoch_s""#), 2);
+    }
+
+    #[test]
+    fn a_statement_names_its_columns_and_leaves_out_what_is_too_large() {
+        let rows = rows(COLUMNS, "", "").unwrap();
+        let to = TrinoInsert { table: "d.s", bronze: "d.b", records: "true", processing_timestamp_us: 1_700_000_000_123_456 };
+        let text = rows.insert(&to).unwrap();
+        assert!(
+            text.starts_with("INSERT INTO d.s (\"topic\", \"partition\", \"offset\", \"kafka_timestamp\", \"City\", "),
+            "{text}"
+        );
+        assert!(text.contains("WHERE (true)\n    AND length(\"value\") BETWEEN 1 AND 1048576\n"), "{text}");
+        assert!(text.ends_with("SELECT *, TIMESTAMP '2023-11-14 22:13:20.123456' FROM accepted"), "{text}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::fmt::Write as _;
 use futures::TryStreamExt;
 use roaring::RoaringTreemap;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::command::run;
@@ -66,6 +66,12 @@ pub(super) async fn fill(
     };
     let (by_trino, here) = (count(&computed), count(&left));
     info!(by_trino, here, "Trino's rows are those that silver would have; the other records are decided here");
+    if here > by_trino {
+        warn!(
+            by_trino,
+            here, "Trino computed less than half: unusual records, and all that are to be rejected, are decided here"
+        );
+    }
     Window::ReprocessEngineRan.pass();
 
     let barrier = CloseBarrier::new();
