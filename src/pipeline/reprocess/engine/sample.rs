@@ -18,6 +18,11 @@ use crate::record::{RawBatch, as_raw, coordinates, position};
 use crate::silver::{PROCESSING_TIMESTAMP, SilverPlan, SilverTable};
 use crate::table::OffsetRanges;
 
+/// The cause of an error: rows that were computed elsewhere are not those that were asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("none of its rows is taken")]
+pub(super) struct WrongRows;
+
 /// How many windows are compared, and how many rows one has, in all topic partitions together.
 const WINDOWS: u64 = 8;
 const WINDOW_ROWS: u64 = 2_000;
@@ -76,7 +81,8 @@ fn in_order(batch: &RecordBatch) -> Result<RecordBatch> {
 fn compare(found: &RecordBatch, expected: &RecordBatch) -> Result<()> {
     let (partitions, offsets) = coordinates(expected)?;
     if found.num_rows() != expected.num_rows() {
-        return Err(Error::failed(format!("{} rows are there for {} records", found.num_rows(), expected.num_rows())));
+        let what = format!("{} rows are there for {} records", found.num_rows(), expected.num_rows());
+        return Err(Error::failed(what).caused_by(WrongRows));
     }
     for (field, wanted) in expected.schema_ref().fields().iter().zip(expected.columns()) {
         if field.name() == PROCESSING_TIMESTAMP {
@@ -98,9 +104,9 @@ fn compare(found: &RecordBatch, expected: &RecordBatch) -> Result<()> {
 }
 
 fn differs(partition: i32, offset: i64, what: String) -> Error {
-    Error::failed(format!("the record at offset {offset} of partition {partition} {what}")).hint(
-        "the engine reads it in another way than silver, so none of its rows is taken: reprocess without --engine, or with Spark",
-    )
+    Error::failed(format!("the record at offset {offset} of partition {partition} {what}"))
+        .caused_by(WrongRows)
+        .hint("the engine reads it in another way than silver: reprocess without --engine, or with Spark")
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::command::run;
-use super::sample::ensure_equal;
+use super::sample::{WrongRows, ensure_equal};
 use super::script::JobFiles;
 use super::staging;
 use crate::checkpoint::Delta;
@@ -60,7 +60,10 @@ pub(super) async fn fill(
     let (computed, left) = match found {
         Ok(found) => found,
         Err(error) => {
-            staging::delete(ground.catalog(), ground.lakehouse.storages(), silver.ident()).await?;
+            // What could not be read may be right, and took its time: it stays for the next try.
+            if error.has_cause::<WrongRows>() {
+                discard(ground, &silver).await;
+            }
             return Err(error);
         }
     };
@@ -127,16 +130,22 @@ async fn ask(
     info!(job = %id, table = %table.ident(), "Trino computes rows");
     let answer = run(command, &script, shutdown).await?;
     drop(files);
-    let (catalog, storages) = (ground.catalog(), ground.lakehouse.storages());
     if let Err(error) = answer.ended {
-        staging::delete(catalog, storages, silver.ident()).await?;
+        discard(ground, silver).await;
         return if shutdown.is_cancelled() { Ok(None) } else { Err(error) };
     }
-    let found = LakeTable::open(catalog, table.ident()).await?.filter(|found| found.uuid() == table.uuid());
+    let found = LakeTable::open(ground.catalog(), table.ident()).await?.filter(|found| found.uuid() == table.uuid());
     found.map(Some).ok_or_else(|| {
         Error::failed(format!("table {} is gone", table.ident()))
             .hint("was the reprocessing abandoned, or finished by another process?")
     })
+}
+
+/// Deletes the staging table and its files. What stays, the next try drops; the error that led here matters more.
+async fn discard(ground: &Ground<'_>, silver: &LakeTable) {
+    if let Err(error) = staging::delete(ground.catalog(), ground.lakehouse.storages(), silver.ident()).await {
+        warn!(error = %error.chain(), "rows of Trino's that are of no use could not be deleted");
+    }
 }
 
 fn script(table: &LakeTable, stage: &SilverStage, ground: &Ground<'_>, ranges: &OffsetRanges) -> Result<String> {
@@ -177,7 +186,7 @@ async fn checked(
     ranges: &OffsetRanges,
     table: &LakeTable,
 ) -> Result<(Offsets, Offsets)> {
-    let wrong = |what: String| Error::failed(format!("Trino's rows are not what was asked for: {what}"));
+    let wrong = |what: String| Error::failed(format!("Trino's rows are not what was asked for: {what}")).caused_by(WrongRows);
     let mut computed = Offsets::new();
     let mut batches = table.scan(None, Some(&[PARTITION, OFFSET])).await?;
     while let Some(batch) = batches.try_next().await? {
