@@ -154,17 +154,15 @@ async fn carry_out(config: &Config, lakehouse: &Lakehouse, arguments: &Arguments
 
 /// The engine that was asked for.
 fn engine(arguments: &Arguments) -> Result<Option<EngineOptions>> {
-    let (engine, command) = match (arguments.engine, arguments.part_records) {
+    let engine = match (arguments.engine, arguments.part_records) {
         (None, _) => return Ok(None),
-        (Some(Engine::Spark), part_records) => {
-            (pipeline::Engine::Spark { part_records: part_records.unwrap_or(1_000_000) }, "spark-sql -f {script}")
-        }
-        (Some(Engine::Trino), None) => (pipeline::Engine::Trino, "trino --catalog iceberg -f {script}"),
+        (Some(Engine::Spark), part_records) => pipeline::Engine::Spark { part_records: part_records.unwrap_or(1_000_000) },
+        (Some(Engine::Trino), None) => pipeline::Engine::Trino,
         (Some(Engine::Trino), Some(_)) => {
             return Err(Error::config("--part-records is for Spark: Trino gets one statement").hint("leave it out"));
         }
     };
-    let command = arguments.engine_command.clone().unwrap_or_else(|| command.to_owned());
+    let command = arguments.engine_command.clone().unwrap_or_else(|| engine.command().to_owned());
     Ok(Some(EngineOptions { engine, command }))
 }
 

@@ -4,7 +4,6 @@
 //! that the table is to have it; the table's maintainer does the work under its lease (see [`super::redefine`]). A maintainer whose plan is
 //! neither the table's definition nor the granted one does nothing.
 
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -67,28 +66,14 @@ pub enum Standing {
 }
 
 /// The cause of an error: the table has, or is to have, another definition than the plan's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the pipeline file defines it in another way")]
 pub struct OtherDefinition;
 
-impl fmt::Display for OtherDefinition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the pipeline file defines it in another way")
-    }
-}
-
-impl std::error::Error for OtherDefinition {}
-
 /// The cause of an error: the table was told to be computed again meanwhile, which whoever opens it next begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it was told so meanwhile")]
 pub struct WorkGranted;
-
-impl fmt::Display for WorkGranted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("it was told so meanwhile")
-    }
-}
-
-impl std::error::Error for WorkGranted {}
 
 impl GoldPlan {
     /// What decides a row's values.

@@ -370,12 +370,14 @@ async fn act(config: &Config, lakehouse: &Lakehouse, action: TableAction) -> Res
 
 /// Defaults came with version 3 of Iceberg's format. Hive refuses it, and Trino 476 reads a column's default as null.
 fn no_defaults(column: &FieldPath, value: &str) -> Error {
-    Error::config(format!("{column} can have no default: tables are of Iceberg's format version 2, in which there are none (Hive refuses version 3, and Trino \
-         reads its defaults as null)"))
-        .hint(format!(
-            "add the column without, and let [[silver.derive]] compute it, for example name = \"{column}\", \
-             sql = \"coalesce(OtherColumn, '{value}')\"; for rows so far `lakesmith reprocess` computes it too"
-        ))
+    Error::config(format!(
+        "{column} can have no default: tables are of Iceberg's format version 2, in which there are none (Hive refuses version 3, \
+         and Trino reads its defaults as null)"
+    ))
+    .hint(format!(
+        "add the column without, and let [[silver.derive]] compute it, for example name = \"{column}\", \
+         sql = \"coalesce(OtherColumn, '{value}')\"; for rows so far `lakesmith reprocess` computes it too"
+    ))
 }
 
 /// A table and what lakesmith itself needs of it.

@@ -113,7 +113,7 @@ impl SilverPlan {
                 conditions.push(format!("(c{at} IS NOT NULL OR f{at} IS NULL OR f{at} = 'null')"));
             }
         }
-        add("fields", format!("{fields}\n  FROM objects"));
+        add("fields", format!("{fields}\n  FROM objects\n  WHERE fields IS NOT NULL"));
         let mut next = COORDINATES + self.columns.len();
         if self.unknown_fields == UnknownFields::Keep {
             let _ = write!(typed, ",\n    CAST(map() AS map(varchar, varchar)) AS c{next}");

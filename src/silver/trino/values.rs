@@ -15,10 +15,9 @@ use crate::silver::types::ColumnType;
 
 /// The value of a column as an expression over the text of its field; null if the text is not plain.
 pub(super) fn plain(column: &Column, text: &str) -> Result<String> {
-    let when = |pattern: &str, value: String| {
-        format!("CASE WHEN regexp_like({text}, {}) THEN TRY({value}) END", literal(&format!(r"\A{pattern}\z")))
-    };
+    let when = |pattern: &str, value: String| when(text, pattern, &value);
     let cast = |data_type: &str| format!("CAST({text} AS {data_type})");
+    // That a number is well formed is known.
     const NUMBER: &str = r"-?[0-9].*";
     Ok(match column.column_type {
         ColumnType::String => {
@@ -49,6 +48,11 @@ pub(super) fn plain(column: &Column, text: &str) -> Result<String> {
     })
 }
 
+/// The value, if the whole text is like this; null if it isn't, or if Trino refuses it.
+fn when(text: &str, pattern: &str, value: &str) -> String {
+    format!("CASE WHEN regexp_like({text}, {}) THEN TRY({value}) END", literal(&format!(r"\A{pattern}\z")))
+}
+
 fn finite(value: &str) -> String {
     format!("IF(is_finite({value}), {value})")
 }
@@ -58,10 +62,6 @@ fn timed(column: &Column, text: &str) -> Result<String> {
     let data_type = super::expression::type_name(&column.column_type.arrow()).unwrap_or_default();
     let is_date = column.column_type == ColumnType::Date;
     let mut forms: Vec<String> = Vec::new();
-    let mut add = |pattern: String, value: String| {
-        let pattern = literal(&format!(r"\A{pattern}\z"));
-        forms.push(format!("CASE WHEN regexp_like({text}, {pattern}) THEN TRY({value}) END"));
-    };
     let texts = column.formats.iter().filter(|format| column.lenient || !format.is_numeric());
     let mut may_be_next = true;
     // What stands behind a form that is not understood could be taken by that one.
@@ -72,12 +72,13 @@ fn timed(column: &Column, text: &str) -> Result<String> {
         }
         may_be_next = is_date && !has_space;
         let pattern = format!("\"{pattern}\"");
-        add(pattern.clone(), format!("CAST(regexp_replace({text}, {}, '{order}') AS {data_type})", literal(&pattern)));
+        let value = format!("CAST(regexp_replace({text}, {}, '{order}') AS {data_type})", literal(&pattern));
+        forms.push(when(text, &pattern, &value));
     }
     // Of a lenient column a number may be taken for a text of an earlier form.
     if let Some(unit) = column.formats.iter().find(|format| format.is_numeric()).filter(|_| !column.lenient).and_then(nanos) {
         let instant = format!("CAST(from_unixtime_nanos(CAST({text} AS bigint) * {unit}) AT TIME ZONE 'UTC' AS timestamp(6))");
-        add("(?:0|[1-9][0-9]{0,17})".to_owned(), format!("CAST({instant} AS {data_type})"));
+        forms.push(when(text, "(?:0|[1-9][0-9]{0,17})", &format!("CAST({instant} AS {data_type})")));
     }
     if forms.is_empty() {
         return Err(Error::config(format!(

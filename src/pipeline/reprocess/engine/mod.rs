@@ -40,6 +40,16 @@ pub enum Engine {
     Trino,
 }
 
+impl Engine {
+    /// A command that runs its script, where nothing more needs to be said.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::Spark { .. } => "spark-sql -f {script}",
+            Self::Trino => "trino --catalog iceberg -f {script}",
+        }
+    }
+}
+
 /// An engine and how it is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineOptions {
@@ -53,7 +63,7 @@ impl EngineOptions {
     pub fn ensure_fits(&self, definition: &Definition) -> Result<()> {
         if !self.command.contains(command::SCRIPT) {
             return Err(Error::config(format!("--engine-command does not say where the script goes: {}", self.command))
-                .hint("write {script} in its place, for example \"spark-sql --master yarn -f {script}\""));
+                .hint(format!("write {{script}} in its place, for example \"{}\"", self.engine.command())));
         }
         if definition.metastore.uris.is_empty() {
             return Err(
