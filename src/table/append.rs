@@ -13,10 +13,9 @@
 
 use std::collections::BTreeMap;
 
-use chrono::Utc;
 use iceberg::TableIdent;
 use iceberg::io::FileIO;
-use iceberg::spec::{FormatVersion, MAIN_BRANCH, ManifestFile, Snapshot, Summary};
+use iceberg::spec::{FormatVersion, MAIN_BRANCH, ManifestFile};
 use tracing::{debug, info};
 use uuid::Uuid;
 
@@ -142,10 +141,9 @@ impl LakeTable {
     }
 
     fn place(&self, append: &Append) -> Result<Place> {
-        if self.metadata().format_version() != FormatVersion::V2 {
-            let found = self.metadata().format_version();
-            return Err(Error::stop(format!("table {} is of Iceberg format version {found:?}", self.ident()))
-                .hint("lakesmith writes version 2, which every engine reads; use another table"));
+        if self.metadata().format_version() < FormatVersion::V2 {
+            return Err(Error::stop(format!("table {} is of Iceberg's format version 1", self.ident()))
+                .hint("lakesmith writes versions 2 and 3; another engine can upgrade the table, or use another one"));
         }
         if let Some(appended) = self.committed(append.commit_id)? {
             return Ok(Place::Committed(appended));
@@ -230,8 +228,8 @@ impl LakeTable {
         let previous = metadata.current_snapshot().map(AsRef::as_ref);
         let summary = summary::append(&batch.files.files, metadata.current_schema(), spec, previous, marks.summary);
         let list_location = format!("{directory}/snap-{snapshot_id}-{number}-{name}.avro");
-        let snapshot = self.snapshot(snapshot_id, list_location.clone(), summary);
-        let manifests = manifests::write_list(&output, &snapshot, list).await?;
+        let (snapshot, manifests) =
+            manifests::write_list(&output, metadata, snapshot_id, list_location.clone(), summary, list).await?;
         files.push(list_location);
 
         let kept = self.upkeep().snapshots(offsets_bytes) - 1;
@@ -247,21 +245,6 @@ impl LakeTable {
         self.catalog().write_version_with(&to, &output).await?;
         files.push(to.location.clone());
         Ok(Attempt { from, to, manifests, checkpoint, dropped, files })
-    }
-
-    fn snapshot(&self, snapshot_id: i64, manifest_list: String, summary: Summary) -> Snapshot {
-        let metadata = self.metadata();
-        // A clock that went back must not make history go back.
-        let timestamp_ms = Utc::now().timestamp_millis().max(metadata.last_updated_ms());
-        Snapshot::builder()
-            .with_snapshot_id(snapshot_id)
-            .with_parent_snapshot_id(metadata.current_snapshot_id())
-            .with_sequence_number(metadata.next_sequence_number())
-            .with_timestamp_ms(timestamp_ms)
-            .with_manifest_list(manifest_list)
-            .with_summary(summary)
-            .with_schema_id(metadata.current_schema_id())
-            .build()
     }
 
     /// Replaces manifests that are due by one; false if none are, or their columns are gone from the schema.

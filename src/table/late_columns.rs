@@ -2,7 +2,7 @@
 //!
 //! It gives null for a missing column of most types, but fails for binary, fixed, uuid, time, list and map. Where a scan asks for such a
 //! column, and a schema of the table doesn't have it, each file is read by itself: one that fails is asked which of these columns it has, and
-//! read without the others, which the caller fills with nulls.
+//! read without the others, which the caller fills with nulls, or their defaults.
 
 use std::sync::Arc;
 

@@ -7,13 +7,15 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use chrono::Utc;
 use futures::{StreamExt, TryStreamExt};
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile, Manifest, ManifestContentType, ManifestFile, ManifestList, ManifestListWriter, ManifestWriter,
-    ManifestWriterBuilder, PartitionSpec, Snapshot, TableMetadata,
+    DataFile, FormatVersion, Manifest, ManifestContentType, ManifestFile, ManifestList, ManifestListWriter, ManifestWriter,
+    ManifestWriterBuilder, PartitionSpec, Snapshot, Summary, TableMetadata,
 };
 
+use super::row_ids;
 use super::upkeep::{UpkeepSettings, unreadable};
 use crate::error::{Context, Error, Result};
 
@@ -33,27 +35,47 @@ pub(super) async fn read_list(file_io: &FileIO, metadata: &TableMetadata, snapsh
     Ok(Arc::new(list.entries().to_vec()))
 }
 
-/// Writes the list of a snapshot. Manifests without a sequence number get the snapshot's.
-pub(super) async fn write_list(file_io: &FileIO, snapshot: &Snapshot, manifests: Vec<ManifestFile>) -> Result<Manifests> {
-    let location = snapshot.manifest_list();
-    let sequence_number = snapshot.sequence_number();
+/// Writes the list of the table's next snapshot and describes the snapshot. Manifests that were written for it get its sequence number, and
+/// ids for their rows where the table has these. What is returned is the base of the commit after it.
+pub(super) async fn write_list(
+    file_io: &FileIO,
+    metadata: &TableMetadata,
+    snapshot_id: i64,
+    location: String,
+    summary: Summary,
+    mut manifests: Vec<ManifestFile>,
+) -> Result<(Snapshot, Manifests)> {
+    let (parent, sequence_number) = (metadata.current_snapshot_id(), metadata.next_sequence_number());
+    for manifest in manifests.iter_mut().filter(|manifest| manifest.added_snapshot_id == snapshot_id) {
+        for number in [&mut manifest.sequence_number, &mut manifest.min_sequence_number] {
+            *number = if *number < 0 { sequence_number } else { *number };
+        }
+    }
+    let row_ids = row_ids::assign(metadata, &mut manifests)?;
     let write = async {
-        let file = file_io.new_output(location)?.writer().await?;
-        let mut writer = ManifestListWriter::v2(file, snapshot.snapshot_id(), snapshot.parent_snapshot_id(), sequence_number);
+        let file = file_io.new_output(&location)?.writer().await?;
+        let mut writer = match row_ids {
+            None => ManifestListWriter::v2(file, snapshot_id, parent, sequence_number),
+            Some(ids) => ManifestListWriter::v3(file, snapshot_id, parent, sequence_number, Some(ids.first)),
+        };
         writer.add_manifests(manifests.iter().cloned())?;
         writer.close().await
     };
     write.await.with_context(|| format!("failed to write manifest list {location}"))?;
-    // As the writer wrote them: this list is the base of the next commit.
-    let assigned = |mut manifest: ManifestFile| {
-        if manifest.added_snapshot_id == snapshot.snapshot_id() {
-            for number in [&mut manifest.sequence_number, &mut manifest.min_sequence_number] {
-                *number = if *number < 0 { sequence_number } else { *number };
-            }
-        }
-        manifest
+    let snapshot = Snapshot::builder()
+        .with_snapshot_id(snapshot_id)
+        .with_parent_snapshot_id(parent)
+        .with_sequence_number(sequence_number)
+        // A clock that went back must not make history go back.
+        .with_timestamp_ms(Utc::now().timestamp_millis().max(metadata.last_updated_ms()))
+        .with_manifest_list(location)
+        .with_summary(summary)
+        .with_schema_id(metadata.current_schema_id());
+    let snapshot = match row_ids {
+        None => snapshot.build(),
+        Some(ids) => snapshot.with_row_range(ids.first, ids.count).build(),
     };
-    Ok(Arc::new(manifests.into_iter().map(assigned).collect()))
+    Ok((snapshot, Arc::new(manifests)))
 }
 
 /// Writes a manifest of new files.
@@ -68,7 +90,7 @@ pub(super) async fn write_added(
     let mut writer = writer(file_io, location, metadata, snapshot_id, spec_id)?;
     for file in files {
         // The sequence number is inherited from the snapshot that the manifest ends up in.
-        writer.add_file(file.clone(), -1)?;
+        writer.add_file(row_ids::fresh(file, spec_id)?, -1)?;
     }
     writer.write_manifest_file().await.with_context(|| format!("failed to write manifest {location}"))
 }
@@ -76,7 +98,8 @@ pub(super) async fn write_added(
 fn writer(file_io: &FileIO, location: &str, metadata: &TableMetadata, snapshot_id: i64, spec_id: i32) -> Result<ManifestWriter> {
     let spec = partition_spec(metadata, spec_id)?.clone();
     let output = file_io.new_output(location)?;
-    Ok(ManifestWriterBuilder::new(output, Some(snapshot_id), metadata.current_schema().clone(), spec).build_v2_data())
+    let builder = ManifestWriterBuilder::new(output, Some(snapshot_id), metadata.current_schema().clone(), spec);
+    Ok(if metadata.format_version() < FormatVersion::V3 { builder.build_v2_data() } else { builder.build_v3_data() })
 }
 
 pub(super) fn partition_spec(metadata: &TableMetadata, spec_id: i32) -> Result<&PartitionSpec> {
@@ -125,11 +148,13 @@ pub(super) async fn merge(
     let loaded: Vec<_> = loaded.buffered(READ_CONCURRENCY).try_collect().await?;
     let mut writer = writer(output, location, metadata, snapshot_id, first.partition_spec_id)?;
     let mut entries = 0usize;
-    for entry in loaded.iter().flat_map(|manifest| manifest.entries()).filter(|entry| entry.is_alive()) {
-        let missing = || Error::failed(format!("an entry of {} has no snapshot or sequence number", first.manifest_path));
-        let (added_by, sequence_number) = entry.snapshot_id().zip(entry.sequence_number()).ok_or_else(missing)?;
-        writer.add_existing_file(entry.data_file().clone(), added_by, sequence_number, entry.file_sequence_number)?;
-        entries += 1;
+    for (source, loaded) in sources.iter().zip(&loaded) {
+        for (entry, file) in row_ids::live(source, loaded)? {
+            let missing = || Error::failed(format!("an entry of {} has no snapshot or sequence number", source.manifest_path));
+            let (added_by, sequence_number) = entry.snapshot_id().zip(entry.sequence_number()).ok_or_else(missing)?;
+            writer.add_existing_file(file, added_by, sequence_number, entry.file_sequence_number)?;
+            entries += 1;
+        }
     }
     if entries == 0 {
         return Ok(None);
@@ -156,16 +181,14 @@ pub(super) async fn without(
     goes: &impl Fn(&str) -> bool,
     gone: &mut Gone,
 ) -> Result<Option<ManifestFile>> {
-    let alive = || loaded.entries().iter().filter(|entry| entry.is_alive());
-    if !alive().any(|entry| goes(entry.data_file().file_path())) {
+    if !loaded.entries().iter().any(|entry| entry.is_alive() && goes(entry.data_file().file_path())) {
         return Ok(None);
     }
     let spec_id = manifest.partition_spec_id;
     let mut writer = writer(output, location, metadata, snapshot_id, spec_id)?;
-    for entry in alive() {
+    for (entry, file) in row_ids::live(manifest, loaded)? {
         let missing = || Error::failed(format!("an entry of {} has no snapshot or sequence number", manifest.manifest_path));
         let (added_by, sequence_number) = entry.snapshot_id().zip(entry.sequence_number()).ok_or_else(missing)?;
-        let file = entry.data_file().clone();
         if goes(file.file_path()) {
             gone.files.push((spec_id, file.clone()));
             writer.add_delete_file(file, sequence_number, entry.file_sequence_number)?;

@@ -24,11 +24,8 @@ use std::sync::Arc;
 
 use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
-use chrono::Utc;
 use futures::{StreamExt, TryStreamExt};
-use iceberg::spec::{
-    DataContentType, DataFile, MAIN_BRANCH, Manifest, ManifestContentType, ManifestFile, PrimitiveLiteral, Snapshot,
-};
+use iceberg::spec::{DataContentType, DataFile, MAIN_BRANCH, Manifest, ManifestContentType, ManifestFile, PrimitiveLiteral};
 use tracing::{debug, info};
 use uuid::Uuid;
 
@@ -370,16 +367,8 @@ impl LakeTable {
         let added = added.into_iter().flat_map(|(spec_id, files)| files.into_iter().map(move |file| (spec_id, file)));
         let (added, gone) = (with_specs(added.collect())?, with_specs(gone)?);
         let summary = summary::overwrite(&added, &gone, metadata.current_schema(), previous, marks.summary.clone());
-        let snapshot = Snapshot::builder()
-            .with_snapshot_id(id)
-            .with_parent_snapshot_id(metadata.current_snapshot_id())
-            .with_sequence_number(metadata.next_sequence_number())
-            .with_timestamp_ms(Utc::now().timestamp_millis().max(metadata.last_updated_ms()))
-            .with_manifest_list(format!("{directory}/snap-{id}-1-{name}.avro"))
-            .with_summary(summary)
-            .with_schema_id(metadata.current_schema_id())
-            .build();
-        manifests::write_list(&output, &snapshot, list).await?;
+        let list_location = format!("{directory}/snap-{id}-1-{name}.avro");
+        let (snapshot, _) = manifests::write_list(&output, metadata, id, list_location, summary, list).await?;
         let builder = metadata.as_ref().clone().into_builder(Some(from.location.clone()));
         let builder = builder.set_branch_snapshot(snapshot, MAIN_BRANCH)?.set_properties(marks.properties)?;
         let built = builder.remove_properties(&marks.removed)?.build()?;

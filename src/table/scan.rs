@@ -8,20 +8,22 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::array::{AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Field, Fields, Int32Type, Int64Type, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef};
+use arrow::datatypes::{
+    DataType, Field, FieldRef, Fields, Int32Type, Int64Type, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef,
+};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use iceberg::arrow::ArrowReader;
 use iceberg::expr::{Bind, Predicate, Reference};
 use iceberg::metadata_columns::RESERVED_COL_NAME_FILE;
 use iceberg::scan::FileScanTask;
-use iceberg::spec::{Datum, Snapshot};
+use iceberg::spec::{DataFileFormat, Datum, FormatVersion, Literal, ManifestContentType, NestedFieldRef, Snapshot};
 
 use super::arrow_types::retype;
 use super::upkeep::unreadable;
-use super::{LakeTable, late_columns};
+use super::{LakeTable, defaults, late_columns, manifests};
 use crate::checkpoint::{OffsetRange, PartitionId};
 use crate::error::{Context, Error, Result};
 use crate::record::{OFFSET, PARTITION, position};
@@ -59,6 +61,7 @@ impl LakeTable {
     ) -> Result<Records> {
         let Some(snapshot) = self.metadata().current_snapshot() else { return Ok(futures::stream::empty().boxed()) };
         let failed = || format!("failed to read table {}", self.ident());
+        self.ensure_no_deletion_vectors(snapshot).await?;
         let layout = Layout::new(self, snapshot, columns)?;
         let mut read: Vec<String> = layout.columns.iter().flatten().cloned().collect();
         let table = self.to_iceberg()?;
@@ -104,14 +107,46 @@ impl LakeTable {
         Ok(batches.try_filter(|batch| futures::future::ready(batch.num_rows() > 0)).boxed())
     }
 
+    /// The iceberg crate (0.10) takes a deletion vector for a Parquet file.
+    async fn ensure_no_deletion_vectors(&self, snapshot: &Snapshot) -> Result<()> {
+        let summary = &snapshot.summary().additional_properties;
+        let may_have_deletes = summary.get("total-delete-files").is_none_or(|count| count != "0");
+        if self.metadata().format_version() < FormatVersion::V3 || !may_have_deletes {
+            return Ok(());
+        }
+        let file_io = self.catalog().file_io();
+        for manifest in manifests::read_list(file_io, self.metadata(), snapshot).await?.iter() {
+            if manifest.content == ManifestContentType::Deletes {
+                let loaded = manifest.load_manifest(file_io).await.map_err(unreadable);
+                let loaded = loaded.with_context(|| format!("failed to read manifest {}", manifest.manifest_path))?;
+                let mut files = loaded.entries().iter().filter(|entry| entry.is_alive());
+                if files.any(|entry| entry.file_format() == DataFileFormat::Puffin) {
+                    return Err(Error::failed(format!(
+                        "table {} cannot be read: another engine deleted rows of it by deletion vectors, which lakesmith does not read",
+                        self.ident()
+                    ))
+                    .hint(
+                        "set its properties write.delete.mode, write.update.mode and write.merge.mode to copy-on-write, and have Spark write its \
+                         files anew: CALL system.rewrite_data_files(table => '…', options => map('delete-file-threshold', '1'))",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// As [`Self::scanned_name`], for a column that a predicate may be asked of; none also for one that was ever widened, because the iceberg
-    /// crate (0.10) compares the statistics of files from before in the new type, and leaves out rows that fit.
+    /// crate (0.10) compares the statistics of files from before in the new type, and leaves out rows that fit; and for one with a
+    /// default, which the crate takes for null in files without it.
     pub fn scanned_column(&self, column: &str) -> Result<Option<String>> {
         let Some(name) = self.scanned_name(column)? else { return Ok(None) };
         let Some(now) = self.metadata().current_schema().as_struct().fields().iter().find(|field| field.name == column) else {
             return Ok(None);
         };
         let mut ever = self.metadata().schemas_iter().filter_map(|schema| schema.field_by_id(now.id));
+        if now.initial_default.is_some() {
+            return Ok(None);
+        }
         Ok(ever.all(|then| then.field_type == now.field_type).then_some(name))
     }
 
@@ -159,6 +194,7 @@ impl LakeTable {
     pub(super) async fn file_reader(&self, columns: Option<&[&str]>) -> Result<FileReader> {
         let failed = || format!("failed to read table {}", self.ident());
         let snapshot = self.metadata().current_snapshot().ok_or_else(|| Error::failed("it has no snapshot").context(failed()))?;
+        self.ensure_no_deletion_vectors(snapshot).await?;
         let layout = Layout::new(self, snapshot, columns)?;
         let mut read: Vec<String> = layout.columns.iter().flatten().cloned().collect();
         layout.order(&mut read);
@@ -190,6 +226,8 @@ struct Layout {
     target: ArrowSchemaRef,
     /// For each target column its name in the snapshot's schema; none where the snapshot doesn't have it yet.
     columns: Vec<Option<String>>,
+    /// For each target column what files without it show.
+    defaults: Vec<Option<Literal>>,
     snapshot_schema: iceberg::spec::SchemaRef,
 }
 
@@ -207,16 +245,16 @@ impl Layout {
                 Arc::new(ArrowSchema::new(columns.iter().map(field).collect::<Result<Vec<_>>>()?))
             }
         };
-        let mut layout = Self { target: target.clone(), columns: Vec::new(), snapshot_schema };
+        let mut layout = Self { target: target.clone(), columns: Vec::new(), defaults: Vec::new(), snapshot_schema };
         layout.columns = target.fields().iter().map(|field| layout.scanned_name(table, field.name()).ok()).collect();
+        let default = |field: &FieldRef| current_field(table, field.name())?.initial_default.clone();
+        layout.defaults = target.fields().iter().map(default).collect();
         Ok(layout)
     }
 
     /// The name that a column of now has in the snapshot's schema.
     fn scanned_name(&self, table: &LakeTable, column: &str) -> Result<String> {
-        let now = table.metadata().current_schema().as_struct().fields();
-        let names: Fields = now.iter().map(|field| Field::new(&field.name, DataType::Null, true)).collect();
-        let name = position(&names, column).and_then(|at| self.snapshot_schema.name_by_field_id(now[at].id));
+        let name = current_field(table, column).and_then(|field| self.snapshot_schema.name_by_field_id(field.id));
         name.map(str::to_owned).ok_or_else(|| missing(table, column))
     }
 
@@ -227,16 +265,22 @@ impl Layout {
     }
 
     fn arrange(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let columns = self.target.fields().iter().zip(&self.columns).map(|(field, name)| {
-            match name.as_ref().and_then(|name| batch.column_by_name(name)) {
-                Some(column) => retype(column, field),
-                None => Ok(new_null_array(field.data_type(), batch.num_rows())),
-            }
+        let found = self.columns.iter().map(|name| batch.column_by_name(name.as_ref()?));
+        let columns = self.target.fields().iter().zip(found).zip(&self.defaults).map(|((field, found), default)| match found {
+            Some(column) => retype(column, field),
+            None => defaults::column(default.as_ref(), field, batch.num_rows()),
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         Ok(RecordBatch::try_new_with_options(self.target.clone(), columns, &options)?)
     }
+}
+
+/// A column of the table's schema of now.
+fn current_field<'a>(table: &'a LakeTable, column: &str) -> Option<&'a NestedFieldRef> {
+    let now = table.metadata().current_schema().as_struct().fields();
+    let names: Fields = now.iter().map(|field| Field::new(&field.name, DataType::Null, true)).collect();
+    position(&names, column).map(|at| &now[at])
 }
 
 fn without_file_column(mut batch: RecordBatch) -> RecordBatch {

@@ -75,6 +75,9 @@ fn without_history(
     fields.insert("table-uuid".to_owned(), json!(Uuid::new_v4()));
     fields.insert("location".to_owned(), json!(location));
     fields.insert("last-sequence-number".to_owned(), json!(0));
+    if let Some(next) = fields.get_mut("next-row-id") {
+        *next = json!(0);
+    }
     fields.insert("last-updated-ms".to_owned(), json!(chrono::Utc::now().timestamp_millis()));
     if let Some(properties) = fields.get_mut("properties").and_then(Value::as_object_mut) {
         properties.retain(|key, _| !key.starts_with(PREFIX));

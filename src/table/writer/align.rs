@@ -1,24 +1,29 @@
 //! A batch as the table wants it: its columns by name (whose case another engine may have changed), in its order and types, with its
-//! field ids.
+//! field ids. Columns that the batch doesn't have are null, or have their default.
 
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, new_null_array};
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use iceberg::spec::{Literal, Schema};
 
 use crate::error::{Error, Result};
 use crate::record::position;
 use crate::table::arrow_types::retype;
+use crate::table::defaults;
 
 /// Brings batches into a table's Arrow schema. Values that don't fit their column's type are an error, never a null.
 #[derive(Debug, Clone)]
 pub(super) struct Aligner {
     target: SchemaRef,
+    /// For each column the value of rows that come without.
+    defaults: Vec<Option<Literal>>,
 }
 
 impl Aligner {
-    pub fn new(target: SchemaRef) -> Self {
-        Self { target }
+    /// For a table's schema, which `target` is in Arrow's form.
+    pub fn new(schema: &Schema, target: SchemaRef) -> Self {
+        Self { target, defaults: schema.as_struct().fields().iter().map(|field| field.write_default.clone()).collect() }
     }
 
     pub fn align(&self, batch: &RecordBatch) -> Result<RecordBatch> {
@@ -35,9 +40,9 @@ impl Aligner {
                     .hint("their names differ in case only, and the table has one of them; add the other to it"));
             }
         }
-        let columns = self.target.fields().iter().zip(found).map(|(field, column)| match column {
+        let columns = self.target.fields().iter().zip(found).zip(&self.defaults).map(|((field, column), default)| match column {
             Some(column) => retype(column, field),
-            None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+            None => defaults::column(default.as_ref(), field, batch.num_rows()),
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
         RecordBatch::try_new(Arc::clone(&self.target), columns)
@@ -56,12 +61,12 @@ mod tests {
     use crate::record::header_fields;
     use crate::table::arrow_types::arrow_schema;
 
-    fn target() -> SchemaRef {
+    fn target() -> (Schema, SchemaRef) {
         let pair = Type::Struct(StructType::new(vec![
             Arc::new(NestedField::required(11, "key", Type::Primitive(PrimitiveType::String))),
             Arc::new(NestedField::optional(12, "value", Type::Primitive(PrimitiveType::Binary))),
         ]));
-        let schema = iceberg::spec::Schema::builder()
+        let schema = Schema::builder()
             .with_fields([
                 Arc::new(NestedField::required(1, "offset", Type::Primitive(PrimitiveType::Long))),
                 Arc::new(NestedField::optional(
@@ -70,14 +75,25 @@ mod tests {
                     Type::List(ListType::new(NestedField::list_element(10, pair, true).into())),
                 )),
                 Arc::new(NestedField::optional(3, "added_by_trino", Type::Primitive(PrimitiveType::Date))),
+                Arc::new(
+                    NestedField::required(4, "origin", Type::Primitive(PrimitiveType::String))
+                        .with_initial_default(Literal::string("web"))
+                        .with_write_default(Literal::string("shop")),
+                ),
             ])
             .build()
             .unwrap();
-        arrow_schema(&schema).unwrap()
+        let target = arrow_schema(&schema).unwrap();
+        (schema, target)
+    }
+
+    fn aligner() -> Aligner {
+        let (schema, target) = target();
+        Aligner::new(&schema, target)
     }
 
     #[test]
-    fn columns_find_their_place_by_name_and_missing_ones_are_null() {
+    fn columns_find_their_place_by_name_and_missing_ones_have_their_default_or_are_null() {
         let keys = Arc::new(StringArray::from(vec!["a", "b"]));
         let values = Arc::new(BinaryArray::from_opt_vec(vec![Some(b"1"), None]));
         let pairs = StructArray::new(header_fields(), vec![keys, values], None);
@@ -88,11 +104,12 @@ mod tests {
             ("offset", Arc::new(Int32Array::from(vec![7, 8])) as ArrayRef),
         ])
         .unwrap();
-        let aligned = Aligner::new(target()).align(&batch).unwrap();
-        assert_eq!(aligned.schema(), target());
+        let aligned = aligner().align(&batch).unwrap();
+        assert_eq!(aligned.schema(), target().1);
         assert_eq!(aligned.column(0).as_ref(), &Int64Array::from(vec![7, 8]) as &dyn Array);
         assert_eq!(aligned.column(1).as_list::<i32>().value(0).len(), 2);
         assert_eq!(aligned.column(2).null_count(), 2);
+        assert_eq!(aligned.column(3).as_ref(), &StringArray::from(vec!["shop", "shop"]) as &dyn Array);
     }
 
     fn named(columns: &[(&str, i64)]) -> RecordBatch {
@@ -103,8 +120,11 @@ mod tests {
     #[test]
     fn names_may_differ_in_case_and_the_exact_one_wins() {
         let fields = |names: &[&str]| {
-            let fields = names.iter().map(|name| Field::new(*name, DataType::Int64, true)).collect::<Vec<_>>();
-            Aligner::new(Arc::new(arrow::datatypes::Schema::new(fields)))
+            let long =
+                |(id, name): (i32, &&str)| Arc::new(NestedField::optional(id, *name, Type::Primitive(PrimitiveType::Long)));
+            let schema = Schema::builder().with_fields((1..).zip(names).map(long)).build().unwrap();
+            let target = arrow_schema(&schema).unwrap();
+            Aligner::new(&schema, target)
         };
         let values = |batch: RecordBatch| -> Vec<Option<i64>> {
             let first = |column: &ArrayRef| column.as_primitive::<arrow::datatypes::Int64Type>().iter().next().unwrap();
@@ -124,8 +144,8 @@ mod tests {
     #[test]
     fn a_column_that_the_table_lost_and_a_null_in_a_required_one_are_errors() {
         let unknown = RecordBatch::try_from_iter([("gone", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
-        assert!(Aligner::new(target()).align(&unknown).unwrap_err().to_string().contains("no column gone"));
+        assert!(aligner().align(&unknown).unwrap_err().to_string().contains("no column gone"));
         let null = RecordBatch::try_from_iter([("offset", Arc::new(Int64Array::from(vec![None])) as ArrayRef)]).unwrap();
-        assert!(Aligner::new(target()).align(&null).unwrap_err().chain().contains("offset"));
+        assert!(aligner().align(&null).unwrap_err().chain().contains("offset"));
     }
 }

@@ -129,7 +129,7 @@ impl DataWriter {
             storages: storages.clone(),
             barrier: barrier.clone(),
             settings: settings.clone(),
-            aligner: Aligner::new(arrow_schema.clone()),
+            aligner: Aligner::new(&schema, arrow_schema.clone()),
             splitter: Splitter::new(&spec, &schema)?,
             schema,
             arrow_schema,
