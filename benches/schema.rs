@@ -17,7 +17,7 @@ use iceberg::spec::{NestedField, PrimitiveType, Schema, Transform, Type};
 use lakesmith::catalog::{CatalogSettings, HiveCatalog, Lakehouse};
 use lakesmith::checkpoint::{Delta, OffsetRange};
 use lakesmith::metastore::MetastoreSettings;
-use lakesmith::schema::{self, Change, PartitionChange, Position};
+use lakesmith::schema::{self, Change, NewDefault, PartitionChange, Position};
 use lakesmith::storage::{CloseBarrier, Depth, StorageSettings};
 use lakesmith::table::{Append, LakeTable, Origin, Preparation, TableSpec, UpkeepSettings, WriterSettings};
 use uuid::Uuid;
@@ -69,6 +69,15 @@ fn changes() -> Result<Vec<(&'static str, Work)>, Failure> {
         field_type: "string".into(),
         doc: Some("a note".into()),
         position: Some(Position::First),
+        default: None,
+    };
+    // The first default also makes the table one of format version 3.
+    let default = Change::Add {
+        path: "points".parse()?,
+        field_type: "int".into(),
+        doc: None,
+        position: None,
+        default: Some(NewDefault { value: "7".into(), required: true }),
     };
     let rename = Change::Rename { path: "note".parse()?, to: "remark".into() };
     let widen = Change::Widen { path: "amount".parse()?, to: "long".into() };
@@ -81,6 +90,7 @@ fn changes() -> Result<Vec<(&'static str, Work)>, Failure> {
         ("move-column", Work::Columns(moved)),
         ("drop-column", Work::Columns(Change::Drop { path: "remark".parse()? })),
         ("partition add", Work::Partitions(partition)),
+        ("add-column --default", Work::Columns(default)),
     ])
 }
 

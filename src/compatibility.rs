@@ -8,8 +8,9 @@
 //! | `trino`, `spark`, and nothing older | zstd | zstd, instants as INT64 microseconds without a zone |
 //!
 //! Each name only asks for more; the order says nothing. INT96 is what all Hives read, and with its footer key in any zone; INT64 is what
-//! Trino reads in any zone, also with `hive.parquet.time-zone` set. Iceberg tables have format version 2 in every case: Hive 3.1 refuses
-//! version 3, and lakesmith writes nothing that needs it.
+//! Trino reads in any zone, also with `hive.parquet.time-zone` set. Iceberg tables have format version 2. One becomes a table of version 3
+//! when a column with a default is added, which only `spark` alone allows: Hive refuses that version, Trino 476 reads defaults as null, and
+//! Iceberg's library reads them from 1.8 on.
 
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +105,11 @@ impl Compatibility {
         !self.names(Engine::OldIceberg)
     }
 
+    /// Whether a column may have a default: whether every engine that is named shows it.
+    pub fn reads_defaults(&self) -> bool {
+        self.0.iter().all(|engine| *engine == Engine::Spark)
+    }
+
     /// What plain Hive tables' files are like.
     pub fn hive_files(&self) -> HiveFiles {
         if self.names(Engine::Hive3) || self.names(Engine::Hive4) {
@@ -122,6 +128,7 @@ mod tests {
     fn the_oldest_engine_that_is_named_decides() {
         let newest = Compatibility::of(&[Engine::Spark, Engine::Trino]);
         assert_eq!((newest.lake_codec(), newest.reads_deltas()), (Codec::Zstd, true));
+        assert!(!newest.reads_defaults() && Compatibility::of(&[Engine::Spark]).reads_defaults());
         assert_eq!(newest.hive_files(), HiveFiles { codec: Codec::Zstd, instants: Instants::Micros });
         let usual = Compatibility::default();
         assert_eq!((usual.lake_codec(), usual.hive_files()), (Codec::Zstd, HiveFiles::default()));

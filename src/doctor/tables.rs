@@ -2,6 +2,7 @@
 
 use chrono::Utc;
 use iceberg::TableIdent;
+use iceberg::spec::FormatVersion;
 
 use super::Check;
 use crate::bronze::TextTable;
@@ -15,6 +16,10 @@ use crate::table::{Origin, RecordTable, TableFormat};
 
 const AREA: &str = "tables";
 const NOT_THERE: &str = "not there yet: the first run creates it";
+
+/// Hive refuses such tables, and Trino 476 reads defaults as null.
+const VERSION_3: &str = "a column with a default made it so; if Spark alone reads the tables, say so: tables.compatibility = [\"spark\"], \
+                         else give silver another table name, and it is computed anew from bronze";
 
 /// Without a heartbeat for so long, a holder is worth a look: ours beat far more often.
 const SILENT_MS: i64 = 60_000;
@@ -32,7 +37,11 @@ pub(super) async fn check(definition: &Definition, lakehouse: &Lakehouse, origin
     for (name, found) in found {
         let what = format!("{database}.{name}");
         checks.push(match found {
-            Ok(found) => Check::ok(AREA, what, found),
+            Ok(found) if found.has_version_3 && !definition.tables.compatibility.reads_defaults() => {
+                Check::warning(AREA, what, format!("{}; of Iceberg's format version 3, which not all engines read", found.text))
+                    .hint(VERSION_3)
+            }
+            Ok(found) => Check::ok(AREA, what, found.text),
             Err(error) => Check::failed(AREA, what, &error),
         });
     }
@@ -53,6 +62,18 @@ pub(super) async fn check(definition: &Definition, lakehouse: &Lakehouse, origin
     checks
 }
 
+/// A table that a run can work with.
+struct Found {
+    text: String,
+    has_version_3: bool,
+}
+
+impl Found {
+    fn of(text: impl Into<String>) -> Self {
+        Self { text: text.into(), has_version_3: false }
+    }
+}
+
 /// What a start asks of a table: readable, ours, from this topic, and protected.
 async fn of_records<L: LoggedForm>(
     lakehouse: &Lakehouse,
@@ -60,10 +81,10 @@ async fn of_records<L: LoggedForm>(
     name: &str,
     format: TableFormat,
     origin: Option<&Origin>,
-) -> Result<String> {
+) -> Result<Found> {
     let ident = TableIdent::from_strs([database, name])?;
     let catalog = lakehouse.catalog();
-    let Some(table) = RecordTable::<L>::open(catalog, &ident, format).await? else { return Ok(NOT_THERE.to_owned()) };
+    let Some(table) = RecordTable::<L>::open(catalog, &ident, format).await? else { return Ok(Found::of(NOT_THERE)) };
     if let Some(origin) = origin {
         table.ensure_same_source(origin)?;
     }
@@ -72,9 +93,12 @@ async fn of_records<L: LoggedForm>(
         RecordTable::Lake(table) => {
             let snapshots = table.metadata().snapshots().len();
             let protection = catalog.protection(&ident).await.context("commits would not be protected")?;
-            Ok(format!("{records} records, {snapshots} snapshots, commits are protected by {protection}"))
+            let text = format!("{records} records, {snapshots} snapshots, commits are protected by {protection}");
+            Ok(Found { text, has_version_3: table.metadata().format_version() >= FormatVersion::V3 })
         }
-        RecordTable::Logged(_) => Ok(format!("{records} records, commits are protected by a rename that does not replace")),
+        RecordTable::Logged(_) => {
+            Ok(Found::of(format!("{records} records, commits are protected by a rename that does not replace")))
+        }
     }
 }
 

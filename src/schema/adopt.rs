@@ -98,6 +98,7 @@ pub async fn adopt(table: &LakeTable, found: Vec<ColumnSettings>, per_day: usize
             field_type: column.column_type.to_string(),
             doc: column.doc.clone(),
             position: None,
+            default: None,
         });
         adopted.added.push(ColumnSettings { name, ..column });
     }

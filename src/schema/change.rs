@@ -4,11 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use iceberg::spec::{ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, TableMetadata, Type};
+use iceberg::spec::{
+    ListType, Literal, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, TableMetadata, Type,
+};
 use serde::{Deserialize, Serialize};
 
-use super::names;
 use super::types::{parse_type, type_name};
+use super::{defaults, names};
 use crate::error::{Error, Result};
 use crate::silver;
 
@@ -86,16 +88,28 @@ pub enum Position {
     After(String),
 }
 
+/// The default of a column that is added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewDefault {
+    /// As a person writes it.
+    pub value: String,
+    /// No row may be null in it.
+    pub required: bool,
+}
+
 /// What is to be done to a schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// A new field, null in all rows so far. Without a position it comes last.
+    /// A new field. Without a position it comes last.
     Add {
         path: FieldPath,
         field_type: String,
         doc: Option<String>,
         position: Option<Position>,
+        /// Its value in all rows so far, and in rows that come without; null if there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        default: Option<NewDefault>,
     },
     /// The field keeps its values.
     Rename {
@@ -166,19 +180,27 @@ fn one(metadata: &TableMetadata, fields: Fields, change: &Change, next_id: &mut 
         })
     };
     match change {
-        Change::Add { path, field_type, doc, position } => within(fields, path.parent(), path, &mut |mut fields: Fields| {
-            names::ensure_usable(path.name())?;
-            names::ensure_free(path.name(), fields.iter().map(|field| field.name.as_str()))?;
-            let id = *next_id;
-            *next_id += 1;
-            let mut field = NestedField::optional(id, path.name(), parse_type(field_type, next_id)?);
-            field.doc = doc.clone();
-            fields.push(Arc::new(field));
-            match position {
-                Some(position) => moved(fields, path, position),
-                None => Ok(fields),
-            }
-        }),
+        Change::Add { path, field_type, doc, position, default } => {
+            within(fields, path.parent(), path, &mut |mut fields: Fields| {
+                names::ensure_usable(path.name())?;
+                names::ensure_free(path.name(), fields.iter().map(|field| field.name.as_str()))?;
+                let id = *next_id;
+                *next_id += 1;
+                let mut field = NestedField::optional(id, path.name(), parse_type(field_type, next_id)?);
+                field.doc = doc.clone();
+                if let Some(default) = default {
+                    ensure_no_field_in_one(path)?;
+                    let value = defaults::parse(&default.value, &field.field_type)?;
+                    field = field.with_initial_default(value.clone()).with_write_default(value);
+                    field.required = default.required;
+                }
+                fields.push(Arc::new(field));
+                match position {
+                    Some(position) => moved(fields, path, position),
+                    None => Ok(fields),
+                }
+            })
+        }
         Change::Rename { path, to } => within(fields, path.parent(), path, &mut |mut fields: Fields| {
             names::ensure_usable(to)?;
             let at = find(&fields, path)?;
@@ -209,7 +231,9 @@ fn one(metadata: &TableMetadata, fields: Fields, change: &Change, next_id: &mut 
                 .hint("int can become long, float double, and a decimal one of more digits and the same scale"));
             }
             ensure_nothing_depends(metadata, path, field, "widened")?;
-            Ok(NestedField { field_type: Box::new(to), ..field.clone() })
+            let widened = |value: &Option<Literal>| value.clone().map(|value| defaults::widened(value, &to));
+            let (initial_default, write_default) = (widened(&field.initial_default), widened(&field.write_default));
+            Ok(NestedField { field_type: Box::new(to), initial_default, write_default, ..field.clone() })
         }),
         Change::MakeOptional { path } => on(fields, path, &|field| {
             if metadata.current_schema().identifier_field_ids().any(|id| id == field.id) {
@@ -259,6 +283,14 @@ fn within_type(
         }
         (other, _) => Err(Error::config(format!("{path}: there are no fields in a {}", type_name(other)))
             .hint("a list's fields are in its `element`, a map's in its `value`; the fields of a map's key stay as they are")),
+    }
+}
+
+/// Engines differ in what they read of a default within a struct whose files don't have it.
+fn ensure_no_field_in_one(path: &FieldPath) -> Result<()> {
+    match path.parent.is_empty() {
+        true => Ok(()),
+        false => Err(Error::config(format!("{path} can have no default: only columns of the table itself can"))),
     }
 }
 

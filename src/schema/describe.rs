@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use iceberg::spec::{NestedField, NestedFieldRef, Schema, TableMetadata, Type};
 
+use super::defaults;
 use super::types::type_name;
 
 /// A column, or a field in one.
@@ -14,6 +15,8 @@ pub struct FieldLine {
     pub path: String,
     pub field_type: String,
     pub required: bool,
+    /// Its value in rows that came before it.
+    pub default: Option<String>,
     pub doc: Option<String>,
     /// The first schema of the table that has it.
     pub since: i32,
@@ -38,6 +41,8 @@ pub enum Difference {
     Added {
         path: String,
         field_type: String,
+        /// The value of rows so far.
+        default: Option<String>,
     },
     Dropped {
         path: String,
@@ -60,6 +65,11 @@ pub enum Difference {
         path: String,
         doc: Option<String>,
     },
+    /// The value of rows that come without one.
+    Defaulted {
+        path: String,
+        default: Option<String>,
+    },
     /// The order of the fields of a struct; the table's own has no name.
     Reordered {
         path: String,
@@ -69,7 +79,10 @@ pub enum Difference {
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Added { path, field_type } => write!(f, "added {path} {field_type}"),
+            Self::Added { path, field_type, default: None } => write!(f, "added {path} {field_type}"),
+            Self::Added { path, field_type, default: Some(default) } => {
+                write!(f, "added {path} {field_type} default '{default}'")
+            }
             Self::Dropped { path, field_type } => write!(f, "dropped {path} {field_type}"),
             Self::Renamed { from, to } => write!(f, "renamed {from} to {to}"),
             Self::Retyped { path, from, to } => write!(f, "changed {path} from {from} to {to}"),
@@ -77,6 +90,8 @@ impl std::fmt::Display for Difference {
             Self::Required { path, required: false } => write!(f, "made {path} optional"),
             Self::Documented { path, doc: Some(doc) } => write!(f, "documented {path}: {doc}"),
             Self::Documented { path, doc: None } => write!(f, "took the text of {path} away"),
+            Self::Defaulted { path, default: Some(default) } => write!(f, "{path} is '{default}' in new rows without a value"),
+            Self::Defaulted { path, default: None } => write!(f, "{path} is null in new rows without a value"),
             Self::Reordered { path } if path.is_empty() => write!(f, "ordered the columns anew"),
             Self::Reordered { path } => write!(f, "ordered the fields of {path} anew"),
         }
@@ -91,6 +106,7 @@ pub fn fields(metadata: &TableMetadata, schema: &Schema) -> Vec<FieldLine> {
         path,
         field_type: type_name(&field.field_type),
         required: field.required,
+        default: field.initial_default.as_ref().map(|value| defaults::text(value, &field.field_type)),
         doc: field.doc.clone(),
         since: since.get(&field.id).copied().unwrap_or(schema.schema_id()),
     };
@@ -130,7 +146,10 @@ pub fn difference(from: &Schema, to: &Schema) -> Vec<Difference> {
     }
     for (path, field) in &after {
         match old.get(&field.id) {
-            None => found.push(Difference::Added { path: path.clone(), field_type: type_name(&field.field_type) }),
+            None => {
+                let default = field.initial_default.as_ref().map(|value| defaults::text(value, &field.field_type));
+                found.push(Difference::Added { path: path.clone(), field_type: type_name(&field.field_type), default });
+            }
             Some((old_path, old)) => found.extend(changes_of(old_path, old, path, field)),
         }
     }
@@ -159,6 +178,10 @@ fn changes_of(old_path: &str, old: &NestedField, path: &str, field: &NestedField
     }
     if old.doc != field.doc {
         found.push(Difference::Documented { path: path.to_owned(), doc: field.doc.clone() });
+    }
+    let default = |of: &NestedField| of.write_default.as_ref().map(|value| defaults::text(value, &of.field_type));
+    if default(old) != default(field) {
+        found.push(Difference::Defaulted { path: path.to_owned(), default: default(field) });
     }
     found
 }

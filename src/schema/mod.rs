@@ -13,6 +13,7 @@
 
 mod adopt;
 mod change;
+mod defaults;
 mod describe;
 mod gold;
 mod names;
@@ -22,7 +23,7 @@ mod sorting;
 mod types;
 
 pub use adopt::{Adopted, adopt, with_added};
-pub use change::{Change, FieldPath, Position};
+pub use change::{Change, FieldPath, NewDefault, Position};
 pub use describe::{Difference, Entry, FieldLine, difference, fields, history};
 pub use gold::{GoldStep, Redefinition};
 pub use names::remark;
@@ -32,7 +33,7 @@ pub use sorting::sort_keys;
 
 use std::collections::HashMap;
 
-use iceberg::spec::{NestedFieldRef, Schema};
+use iceberg::spec::{FormatVersion, NestedFieldRef, Schema};
 use iceberg::{TableIdent, TableRequirement, TableUpdate};
 
 use crate::catalog::{CommitOutcome, HiveCatalog, Loaded, Rejection};
@@ -46,7 +47,7 @@ pub async fn open(catalog: &HiveCatalog, ident: &TableIdent) -> Result<LakeTable
         .ok_or_else(|| Error::config(format!("table {ident} does not exist")).hint("see what there is with `lakesmith tables`"))
 }
 
-/// Makes changes of columns, all in one version of the table. Returns the schema as it is then; none if there was nothing to change.
+/// Makes changes of columns, all in one version of the table; with a default, the table becomes one of format version 3. Returns the schema as it is then; none if there was nothing to change.
 /// The columns `kept` stay what they are.
 pub async fn apply(table: &LakeTable, kept: &[&str], changes: &[Change]) -> Result<Option<Schema>> {
     let metadata = table.metadata();
@@ -54,7 +55,11 @@ pub async fn apply(table: &LakeTable, kept: &[&str], changes: &[Change]) -> Resu
     if schema.as_struct() == metadata.current_schema().as_struct() {
         return Ok(None);
     }
-    let updates = vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }];
+    let mut updates = Vec::new();
+    if defaults::has_any(&schema) && metadata.format_version() < FormatVersion::V3 {
+        updates.push(TableUpdate::UpgradeFormatVersion { format_version: FormatVersion::V3 });
+    }
+    updates.extend([TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }]);
     let loaded = commit(table, adopt::requirements(metadata), updates).await?;
     Ok(Some(loaded.version.metadata.current_schema().as_ref().clone()))
 }

@@ -263,6 +263,7 @@ fn differences(now: &TableMetadata, wanted: Wanted<'_>) -> Vec<(String, Verdict,
                     field_type: field_type.clone(),
                     doc: field.doc.clone(),
                     position,
+                    default: None,
                 };
                 found.push((format!("add {} {field_type}", field.name), Verdict::NeedsBackfill, StepChange::Columns(change)));
                 before = Some(field.name.clone());

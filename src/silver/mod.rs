@@ -42,6 +42,7 @@ mod trino;
 mod types;
 
 pub use names::{PROCESSING_TIMESTAMP, RESERVED as OWN_COLUMNS, is_column_name, nearest as nearest_name};
+pub use number::exact_decimal;
 pub use partitioning::field as partition_field;
 pub use plan::SilverPlan;
 pub use reprocess::{REPROCESSING, Reprocessing};

@@ -122,6 +122,11 @@ fn exponent(text: &[u8]) -> Option<i64> {
     rest.is_empty().then_some(sign * magnitude)
 }
 
+/// A decimal's unscaled value if it fits as it is; nothing is rounded.
+pub fn exact_decimal(text: &str, precision: u8, scale: u8) -> Option<i128> {
+    decimal(text, precision, scale, ScaleExcess::Reject).ok()
+}
+
 /// Whether a text is a number in the grammar of JSON, but for leading zeros, which are harmless.
 pub fn is_number(text: &str) -> bool {
     Parts::of(text).is_some()

@@ -134,7 +134,7 @@ fn a_column_with_a_value_for_rows_so_far_is_reprocessed() {
     let refused = lake.output(&["schema", "add-column", "silver", "Origin", "string", "--default", "web"]);
     let told = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && told.contains("Origin can have no default"), "{told}");
-    assert!(told.contains("[[silver.derive]]") && told.contains("lakesmith reprocess"), "{told}");
+    assert!(told.contains("tables.compatibility") && told.contains("lakesmith reprocess"), "{told}");
     let file = lake.path("pipeline.toml");
     let text = fs::read_to_string(&file).expect("a pipeline file");
     let column = "[[silver.derive]]\nname = \"Origin\"\nsql = \"coalesce(CAST(NULL AS VARCHAR), 'web')\"\n\n[[silver.derive]]";
@@ -149,6 +149,54 @@ fn a_column_with_a_value_for_rows_so_far_is_reprocessed() {
         lake.table("silver_amazon_sales")
     ));
     assert_eq!((rows[0]["n"].clone(), rows[0]["o"].as_str()), (rows[0]["c"].clone(), Some("web")));
+    lake.verify();
+}
+
+/// Where Spark alone reads, rows so far get a value without being written anew.
+#[test]
+fn a_default_is_shown_in_rows_so_far_and_filled_in_later_ones() {
+    let lake = filled();
+    let file = lake.path("pipeline.toml");
+    let text = fs::read_to_string(&file).expect("a pipeline file");
+    let database = "[tables]\n";
+    assert!(text.contains(database), "{text}");
+    fs::write(&file, text.replacen(database, "[tables]\ncompatibility = [\"spark\"]\n", 1)).expect("written");
+    let count = |filter: &str| {
+        let rows = lake.query(&format!("SELECT count(*) AS n FROM {} WHERE {filter}", lake.table("silver_amazon_sales")));
+        rows[0]["n"].as_u64().expect("a count")
+    };
+    let rows = count("true");
+    let added = lake.output(&["schema", "add-column", "silver", "Origin", "string", "--default", "web", "--required"]);
+    let told = String::from_utf8_lossy(&added.stderr);
+    assert!(added.status.success() && told.contains("format version 3 now, for good"), "{told}");
+    assert!(told.contains("the pipeline file has no column Origin: new rows have its default"), "{told}");
+    lake.ok(&["schema", "add-column", "silver", "Points", "int", "--default", "-7"]);
+    let shown = lake.ok(&["schema", "show", "silver"]);
+    let line = |column: &str| shown.lines().find(|line| line.contains(column)).unwrap_or_else(|| panic!("{shown}"));
+    assert!(line("┆ Origin").contains("'web'") && line("┆ Points").contains("'-7'"), "{shown}");
+    assert_eq!((count("\"Origin\" = 'web'"), count("\"Points\" = -7")), (rows, rows));
+    assert!(lake.ok(&["schema", "plan"]).contains("nothing to do"), "a column that the file does not name is no difference");
+    // Messages bring values for one of them by now, and null where they have none.
+    let text = fs::read_to_string(&file).expect("a pipeline file");
+    let column = "[[silver.derive]]\nname = \"Points\"\ntype = \"int\"\nsql = \"CASE WHEN Quantity > 1 THEN Quantity END\"\n\n[[silver.derive]]";
+    fs::write(&file, text.replacen("[[silver.derive]]", column, 1)).expect("written");
+    lake.ok(&["generate", "--rows", "100", "--seed", "9", "--bad-share", "0", "--format", "jsonl", "--output", "more.jsonl"]);
+    let more = fs::read(lake.path("more.jsonl")).expect("sales");
+    let mut sales = fs::read(lake.path("sales.jsonl")).expect("sales");
+    sales.extend(more);
+    fs::write(lake.path("sales.jsonl"), sales).expect("written");
+    lake.ok(&["run", "--until-caught-up"]);
+    assert_eq!((count("\"Origin\" = 'web'"), count("\"Points\" = -7")), (rows + 100, rows));
+    assert_eq!(count("\"Points\" IS DISTINCT FROM nullif(\"Quantity\", 1)"), rows);
+    lake.verify();
+    // Who says later that Hive is to read the table is told.
+    assert!(!lake.ok(&["doctor"]).contains("format version 3"));
+    let doctor = lake.output(&["doctor", "--set", "tables.compatibility=[\"hive-4\"]"]);
+    let told = String::from_utf8_lossy(&doctor.stdout);
+    assert!(told.contains("of Iceberg's format version 3") && told.contains("[\"spark\"]"), "{told}");
+    // Rows are computed anew, and replaced, in the table of the later version.
+    lake.ok(&["reprocess"]);
+    assert_eq!((count("\"Origin\" = 'web'"), count("\"Points\" IS DISTINCT FROM nullif(\"Quantity\", 1)")), (rows + 100, 0));
     lake.verify();
 }
 

@@ -21,7 +21,7 @@ fn path(text: &str) -> FieldPath {
 }
 
 fn add(name: &str, field_type: &str) -> Change {
-    Change::Add { path: path(name), field_type: field_type.to_owned(), doc: None, position: None }
+    Change::Add { path: path(name), field_type: field_type.to_owned(), doc: None, position: None, default: None }
 }
 
 async fn change(table: &mut LakeTable, change: Change) -> Schema {
@@ -42,7 +42,13 @@ async fn each_kind_of_change_is_one_version_and_the_entry_says_the_same(lake: &L
     append(&mut table, 0, OffsetRange::new(0, 10)).await;
     change(
         &mut table,
-        Change::Add { path: path("Note"), field_type: "string".into(), doc: Some("what was said".into()), position: None },
+        Change::Add {
+            path: path("Note"),
+            field_type: "string".into(),
+            doc: Some("what was said".into()),
+            position: None,
+            default: None,
+        },
     )
     .await;
     change(&mut table, add("address", "struct<city: string, zip: int>")).await;
@@ -254,6 +260,7 @@ async fn a_plan_is_done_step_by_step_and_goes_on_after_an_end(lake: &Lake) {
             field_type: "string".into(),
             doc: None,
             position: Some(Position::After("timestamp".into())),
+            default: None,
         },
     )
     .await;

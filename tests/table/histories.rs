@@ -11,12 +11,12 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use futures::TryStreamExt;
 use iceberg::TableIdent;
-use iceberg::spec::{NestedField, PrimitiveType, Schema, Type};
+use iceberg::spec::{FormatVersion, ManifestList, NestedField, PrimitiveType, Schema, Type};
 use lakesmith::checkpoint::OffsetRange;
 use lakesmith::query::{QuerySession, QuerySettings};
-use lakesmith::schema::{self, Change, FieldPath, Position};
+use lakesmith::schema::{self, Change, FieldPath, NewDefault, Position};
 use lakesmith::storage::CloseBarrier;
-use lakesmith::table::{Append, LakeTable, Preparation, Replacement, TableSpec, WriterSettings};
+use lakesmith::table::{Append, LakeTable, Preparation, Replacement, TableSpec, UpkeepSettings, WriterSettings};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use uuid::Uuid;
@@ -44,6 +44,7 @@ enum Step {
     Add {
         kind: u8,
         first: bool,
+        with_default: bool,
     },
     Rename {
         at: u8,
@@ -65,7 +66,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (1u8..20, any::<u8>()).prop_map(|(rows, without)| Step::Append { rows, without }),
         2 => (any::<u8>(), 1u8..30, any::<u8>(), 2u8..5)
             .prop_map(|(from, rows, without, thinned)| Step::Replace { from, rows, without, thinned }),
-        3 => (any::<u8>(), any::<bool>()).prop_map(|(kind, first)| Step::Add { kind, first }),
+        3 => (any::<u8>(), any::<bool>(), prop::bool::weighted(0.3))
+            .prop_map(|(kind, first, with_default)| Step::Add { kind, first, with_default }),
         2 => any::<u8>().prop_map(|at| Step::Rename { at }),
         1 => any::<u8>().prop_map(|at| Step::Drop { at }),
         2 => any::<u8>().prop_map(|at| Step::Widen { at }),
@@ -124,11 +126,17 @@ fn whole(values: &ArrayRef) -> Vec<Option<i64>> {
 /// Which fields each row has, by offset.
 type Rows = BTreeMap<i64, Vec<i32>>;
 
+/// The fields that have a default, and what it is.
+type Defaults = BTreeMap<i32, i64>;
+
 /// The rows of now; and what each snapshot was like.
 #[derive(Default)]
 struct Model {
     rows: Rows,
+    defaults: Defaults,
     snapshots: Vec<Written>,
+    /// The id of the first row of each file, by its path.
+    row_ids: BTreeMap<String, u64>,
 }
 
 /// A snapshot, the columns of then with their ids, and its rows.
@@ -138,18 +146,18 @@ struct Written {
     rows: Rows,
 }
 
-fn wanted(rows: &Rows, id: i32, offset: i64) -> Option<i64> {
-    rows[&offset].contains(&id).then(|| value(id, offset))
+fn wanted(rows: &Rows, defaults: &Defaults, id: i32, offset: i64) -> Option<i64> {
+    if rows[&offset].contains(&id) { Some(value(id, offset)) } else { defaults.get(&id).copied() }
 }
 
 /// Each row is there once, with the values of its fields.
-fn check(rows: &Rows, batches: &[RecordBatch], columns: &[(String, i32)]) {
+fn check(rows: &Rows, defaults: &Defaults, batches: &[RecordBatch], columns: &[(String, i32)]) {
     let mut seen = Vec::new();
     for batch in batches {
         let offsets = batch.column_by_name("offset").unwrap().as_primitive::<Int64Type>().values().to_vec();
         for (name, id) in columns {
             let found = whole(batch.column_by_name(name).unwrap());
-            let wanted: Vec<_> = offsets.iter().map(|offset| wanted(rows, *id, *offset)).collect();
+            let wanted: Vec<_> = offsets.iter().map(|offset| wanted(rows, defaults, *id, *offset)).collect();
             assert_eq!(found, wanted, "{name}");
         }
         seen.extend(offsets);
@@ -176,7 +184,9 @@ async fn play(lake: &Lake, steps: &[Step]) {
         properties: BTreeMap::new(),
         comment: None,
     };
-    let mut table = LakeTable::open_or_create(&lake.catalog, &spec).await.unwrap();
+    // Manifests are merged every few steps.
+    let upkeep = UpkeepSettings { manifests_to_merge: 3, ..UpkeepSettings::default() };
+    let mut table = LakeTable::open_or_create(&lake.catalog, &spec).await.unwrap().with_upkeep(upkeep);
     let (mut model, mut end, mut names) = (Model::default(), 0_i64, 0);
     for step in steps {
         let columns = free_columns(table.metadata().current_schema());
@@ -196,11 +206,21 @@ async fn play(lake: &Lake, steps: &[Step]) {
                 }
                 continue;
             }
-            Step::Add { kind, first } => {
+            Step::Add { kind, first, with_default } => {
                 names += 1;
                 let position = first.then_some(Position::First);
                 let field_type = KINDS[usize::from(*kind) % KINDS.len()].0.to_owned();
-                Some(Change::Add { path: path(&format!("c{names}")), field_type, doc: None, position })
+                let (id, value) = (table.metadata().last_column_id() + 1, i64::from(*kind) * 10);
+                let has_default = *with_default && field_type != "binary";
+                if has_default {
+                    model.defaults.insert(id, value);
+                }
+                let value = match field_type.starts_with("decimal") {
+                    true => format!("{}.{:02}", value / 100, value % 100),
+                    false => value.to_string(),
+                };
+                let default = has_default.then_some(NewDefault { value, required: *first });
+                Some(Change::Add { path: path(&format!("c{names}")), field_type, doc: None, position, default })
             }
             Step::Rename { at } => chosen(at).map(|path| {
                 names += 1;
@@ -227,8 +247,8 @@ async fn play(lake: &Lake, steps: &[Step]) {
     if end > 0 {
         // The scan of the table, which follows names of now; then each snapshot as it was.
         let batches: Vec<RecordBatch> = table.scan(None, None).await.unwrap().try_collect().await.unwrap();
-        check(&model.rows, &batches, &columns);
-        ask(lake, &table, &model.rows, &columns).await;
+        check(&model.rows, &model.defaults, &batches, &columns);
+        ask(lake, &table, &model, &columns).await;
         let iceberg = table.to_iceberg().unwrap();
         for Written { snapshot_id, columns, rows } in &model.snapshots {
             // With the file's name, the iceberg crate finds columns by their ids; see `LakeTable::scan_where`.
@@ -238,20 +258,20 @@ async fn play(lake: &Lake, steps: &[Step]) {
             let columns: Vec<_> = columns.iter().filter(|(_, id)| !is_binary(*id)).cloned().collect();
             let names = columns.iter().map(|(name, _)| name.as_str()).chain(["offset", "_file"]);
             let batches = collect(iceberg.scan().snapshot_id(*snapshot_id).select(names).build().unwrap()).await;
-            check(rows, &batches, &columns);
+            check(rows, &model.defaults, &batches, &columns);
         }
     }
 }
 
 /// What SQL says: all rows, and those that a filter on each column leaves.
-async fn ask(lake: &Lake, table: &LakeTable, rows: &Rows, columns: &[(String, i32)]) {
+async fn ask(lake: &Lake, table: &LakeTable, Model { rows, defaults, .. }: &Model, columns: &[(String, i32)]) {
     let session = QuerySession::new(lake.catalog.clone(), &lake.database, &QuerySettings::default()).unwrap();
     let name = table.ident().name();
-    check(rows, &answered(&session, &format!("SELECT * FROM {name}")).await, columns);
+    check(rows, defaults, &answered(&session, &format!("SELECT * FROM {name}")).await, columns);
     let count = |batches: &[RecordBatch]| batches[0].column(0).as_primitive::<Int64Type>().value(0);
     assert_eq!(count(&answered(&session, &format!("SELECT count(*) FROM {name}")).await), rows.len() as i64);
     for (column, id) in columns {
-        let wanted: Vec<Option<i64>> = rows.keys().map(|offset| wanted(rows, *id, *offset)).collect();
+        let wanted: Vec<Option<i64>> = rows.keys().map(|offset| wanted(rows, defaults, *id, *offset)).collect();
         let middle = value(*id, rows.len() as i64 / 2);
         // Decimals stand in hundredths.
         let field_type = table.arrow_schema().unwrap().field_with_name(column).unwrap().data_type().clone();
@@ -282,14 +302,42 @@ async fn answered(session: &QuerySession, sql: &str) -> Vec<RecordBatch> {
 async fn write(table: &mut LakeTable, model: &mut Model, start: i64, count: i64, left_out: Option<String>) -> i64 {
     let offsets: Vec<i64> = (start..start + count).collect();
     append(table, &mut model.rows, &offsets, OffsetRange::new(start, start + count), left_out).await;
-    remember(table, model);
+    remember(table, model).await;
     start + count
 }
 
 /// Keeps in mind what the current snapshot is like.
-fn remember(table: &LakeTable, model: &mut Model) {
+async fn remember(table: &LakeTable, model: &mut Model) {
+    check_row_ids(table, model).await;
     let columns = free_columns(table.metadata().current_schema());
     model.snapshots.push(Written { snapshot_id: table.snapshot_id().unwrap(), columns, rows: model.rows.clone() });
+}
+
+/// Once a table keeps ids of rows, each row has one of its own, and has it for as long as its file is there.
+async fn check_row_ids(table: &LakeTable, model: &mut Model) {
+    let metadata = table.metadata();
+    if metadata.format_version() < FormatVersion::V3 {
+        return;
+    }
+    let (iceberg, mut found) = (table.to_iceberg().unwrap(), Vec::new());
+    let list = metadata.current_snapshot().unwrap().manifest_list().to_owned();
+    let list = iceberg.file_io().new_input(list).unwrap().read().await.unwrap();
+    for manifest in ManifestList::parse_with_version(&list, FormatVersion::V3).unwrap().entries() {
+        let mut next = manifest.first_row_id.unwrap();
+        for entry in manifest.load_manifest(iceberg.file_io()).await.unwrap().entries().iter().filter(|entry| entry.is_alive()) {
+            let file = entry.data_file();
+            let first = file.first_row_id().map_or(next, |id| id as u64);
+            if file.first_row_id().is_none() {
+                next += file.record_count();
+            }
+            let known = model.row_ids.insert(file.file_path().to_owned(), first);
+            assert!(known.is_none_or(|known| known == first), "{}: {known:?}, then {first}", file.file_path());
+            found.push(first..first + file.record_count());
+        }
+    }
+    found.sort_by_key(|ids| ids.start);
+    assert!(found.windows(2).all(|pair| pair[0].end <= pair[1].start), "{found:?}");
+    assert!(found.last().is_none_or(|ids| ids.end <= metadata.next_row_id()), "{found:?} {}", metadata.next_row_id());
 }
 
 async fn append(table: &mut LakeTable, rows: &mut Rows, offsets: &[i64], range: OffsetRange, left_out: Option<String>) {
@@ -339,7 +387,7 @@ async fn replace(
     let replacement = Replacement { commit_id: Uuid::now_v7(), ranges, files, rows, summary: BTreeMap::new(), while_noted: None };
     table.replace(&replacement, &WriterSettings::default()).await.unwrap();
     twin.drop_twin().await.unwrap();
-    remember(table, model);
+    remember(table, model).await;
 }
 
 /// Whatever was added, renamed, dropped, widened and moved in between: each row reads back with the value that its field had.

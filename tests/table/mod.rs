@@ -4,6 +4,7 @@ mod catalog;
 mod columns;
 mod commits;
 mod completeness;
+mod defaults;
 mod evolution;
 mod failover;
 mod faults;

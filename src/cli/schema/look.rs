@@ -11,11 +11,15 @@ pub fn show(table: &LakeTable, schema_id: Option<i32>) -> Result<String> {
         None => metadata.current_schema().clone(),
         Some(id) => metadata.schema_by_id(id).cloned().ok_or_else(|| unknown_schema(table, id))?,
     };
-    let mut page = Page::new(["id", "column", "type", "required", "since schema", "doc"]).right([0, 4]);
-    for line in schema::fields(metadata, &schema) {
+    let lines = schema::fields(metadata, &schema);
+    let has_defaults = lines.iter().any(|line| line.default.is_some());
+    let heads = ["id", "column", "type", "required", "since schema"].into_iter();
+    let mut page = Page::new(heads.chain(has_defaults.then_some("default")).chain(["doc"])).right([0, 4]);
+    for line in lines {
         let required = if line.required { "yes" } else { "" };
-        let doc = line.doc.unwrap_or_default();
-        page.row([line.id.to_string(), line.path, line.field_type, required.to_owned(), line.since.to_string(), doc]);
+        let cells = [line.id.to_string(), line.path, line.field_type, required.to_owned(), line.since.to_string()].into_iter();
+        let default = has_defaults.then(|| line.default.map_or_else(|| "-".to_owned(), |default| format!("'{default}'")));
+        page.row(cells.chain(default).chain([line.doc.unwrap_or_default()]));
     }
     let mut text = format!("{}, schema {}", table.ident(), schema.schema_id());
     if schema.schema_id() == metadata.current_schema_id() {

@@ -1,5 +1,6 @@
 //! `lakesmith schema`: what a table's columns are and were, and one change of them at a time.
 
+mod direct;
 mod gold;
 mod infer;
 mod look;
@@ -16,7 +17,7 @@ use crate::cli::global::GlobalArguments;
 use crate::cli::page;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::schema::{self, Change, FieldPath, PartitionChange, Position};
+use crate::schema::{self, Change, FieldPath, NewDefault, Position};
 use crate::silver::{self, rejected};
 use crate::table::{LakeTable, TableFormat};
 
@@ -154,12 +155,17 @@ stopped. A table that was changed since the plan was made is left as it is.")]
         #[arg(value_name = "FILE")]
         plan: PathBuf,
     },
-    /// Add a column, or a field in one; it is null in all rows so far
+    /// Add a column, or a field in one; without a default it is null in all rows so far
     #[command(after_help = "\
 Examples:
   lakesmith schema add-column silver Coupon string
   lakesmith schema add-column silver Address \"struct<street: string, city: string>\" --after CustomerName
   lakesmith schema add-column silver Address.zip string --first
+  lakesmith schema add-column silver Origin string --default web --required
+
+A default needs format version 3 of Iceberg, which the table then has for good: Hive refuses to read it,
+and Trino 476 shows null in rows so far. So it is refused unless tables.compatibility names spark alone.
+For all engines: add the column without, compute it in [[silver.derive]], and `lakesmith reprocess`.
 
 Types: boolean, int, long, float, double, decimal(P, S), date, timestamp, string, binary, list<TYPE>,
 map<TYPE, TYPE>, struct<NAME: TYPE, ...>. Names: up to 128 letters, digits and underscores.")]
@@ -176,9 +182,12 @@ map<TYPE, TYPE>, struct<NAME: TYPE, ...>. Names: up to 128 letters, digits and u
         /// What it holds, for people
         #[arg(long)]
         doc: Option<String>,
-        /// Refused, with the way to give rows so far a value: tables that every engine reads have no defaults
-        #[arg(long, value_name = "VALUE")]
+        /// Its value in rows so far, and in rows that come without; needs tables.compatibility = ["spark"]
+        #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
         default: Option<String>,
+        /// No row may be null in it
+        #[arg(long, requires = "default")]
+        required: bool,
     },
     /// Rename a column; its values stay
     #[command(after_help = "\
@@ -336,48 +345,38 @@ async fn act(config: &Config, lakehouse: &Lakehouse, action: TableAction) -> Res
             return plan::plan(config, lakehouse, drop, backfill, output.as_deref()).await;
         }
         TableAction::Apply { plan } => return plan::apply(config, lakehouse, &plan).await,
-        TableAction::AddColumn { name, default: Some(value), .. } => return Err(no_defaults(&name, &value)),
-        TableAction::AddColumn { target, name: path, field_type, place, doc, default: None } => {
-            let change = Change::Add { path, field_type, doc, position: place.position() };
-            changed(config, lakehouse, &target, change).await?
+        TableAction::AddColumn { target, name: path, field_type, place, doc, default, required } => {
+            let default = default.map(|value| NewDefault { value, required });
+            let change = Change::Add { path, field_type, doc, position: place.position(), default };
+            direct::changed(config, lakehouse, &target, change).await?
         }
         TableAction::RenameColumn { target, name: path, to } => {
-            changed(config, lakehouse, &target, Change::Rename { path, to }).await?
+            direct::changed(config, lakehouse, &target, Change::Rename { path, to }).await?
         }
-        TableAction::DropColumn { target, name: path } => changed(config, lakehouse, &target, Change::Drop { path }).await?,
+        TableAction::DropColumn { target, name: path } => {
+            direct::changed(config, lakehouse, &target, Change::Drop { path }).await?
+        }
         TableAction::WidenColumn { target, name: path, to } => {
-            changed(config, lakehouse, &target, Change::Widen { path, to }).await?
+            direct::changed(config, lakehouse, &target, Change::Widen { path, to }).await?
         }
         TableAction::MakeOptional { target, name: path } => {
-            changed(config, lakehouse, &target, Change::MakeOptional { path }).await?
+            direct::changed(config, lakehouse, &target, Change::MakeOptional { path }).await?
         }
         TableAction::MoveColumn { target, name: path, place } => {
             let position = place
                 .position()
                 .ok_or_else(|| Error::config(format!("where is {path} to stand?")).hint("say --first, or --after COLUMN"))?;
-            changed(config, lakehouse, &target, Change::Move { path, position }).await?
+            direct::changed(config, lakehouse, &target, Change::Move { path, position }).await?
         }
         TableAction::SetDoc { target, name: path, doc } => {
             let doc = Some(doc).filter(|doc| !doc.is_empty());
-            changed(config, lakehouse, &target, Change::Document { path, doc }).await?
+            direct::changed(config, lakehouse, &target, Change::Document { path, doc }).await?
         }
-        TableAction::SetProperty { target, property } => set_property(config, lakehouse, &target, &property).await?,
-        TableAction::Partition(action) => repartition(config, lakehouse, action).await?,
+        TableAction::SetProperty { target, property } => direct::set_property(config, lakehouse, &target, &property).await?,
+        TableAction::Partition(action) => direct::repartition(config, lakehouse, action).await?,
     };
     page::print(&text)?;
     Ok(Outcome::Done)
-}
-
-/// Defaults came with version 3 of Iceberg's format. Hive refuses it, and Trino 476 reads a column's default as null.
-fn no_defaults(column: &FieldPath, value: &str) -> Error {
-    Error::config(format!(
-        "{column} can have no default: tables are of Iceberg's format version 2, in which there are none (Hive refuses version 3, \
-         and Trino reads its defaults as null)"
-    ))
-    .hint(format!(
-        "add the column without, and let [[silver.derive]] compute it, for example name = \"{column}\", \
-         sql = \"coalesce(OtherColumn, '{value}')\"; for rows so far `lakesmith reprocess` computes it too"
-    ))
 }
 
 /// A table and what lakesmith itself needs of it.
@@ -425,76 +424,4 @@ async fn open(config: &Config, lakehouse: &Lakehouse, target: &Target) -> Result
         .hint("`lakesmith tables show` shows its columns"));
     }
     schema::open(lakehouse.catalog(), &TableIdent::from_strs([database, &name])?).await
-}
-
-async fn changed(config: &Config, lakehouse: &Lakehouse, target: &Target, change: Change) -> Result<String> {
-    let opened = open_for_change(config, lakehouse, target).await?;
-    let table = &opened.table;
-    let before = table.metadata().current_schema().clone();
-    let kept: Vec<&str> = opened.kept.iter().map(String::as_str).collect();
-    let Some(after) = schema::apply(table, &kept, std::slice::from_ref(&change)).await? else {
-        return Ok(format!("{}: nothing to change", table.ident()));
-    };
-    let (Change::Add { path, .. } | Change::Rename { path, .. } | Change::Drop { path }) = &change else {
-        return Ok(report(table, &before, &after));
-    };
-    let name = match &change {
-        Change::Rename { to, .. } => Some(to.clone()),
-        Change::Add { .. } => Some(path.name().to_owned()),
-        _ => None,
-    };
-    if let Some(remark) = name.as_deref().and_then(schema::remark) {
-        page::note(&format!("note: {remark}"));
-    }
-    let writes =
-        config.silver.columns.iter().map(|column| &column.name).chain(config.silver.derive.iter().map(|column| &column.name));
-    let is_written = opened.is_silver && writes.into_iter().any(|column| path.to_string().eq_ignore_ascii_case(column));
-    match &change {
-        Change::Add { .. } if opened.is_silver && !is_written => {
-            page::note(&format!(
-                "note: the pipeline file has no column {path}: it stays null until [[silver.columns]] or [[silver.derive]] names it"
-            ));
-        }
-        Change::Rename { .. } | Change::Drop { .. } if is_written => {
-            page::note(&format!(
-                "note: the pipeline file still has {path}: silver waits until that says the same (a running daemon reads it again)"
-            ));
-        }
-        _ => {}
-    }
-    Ok(report(table, &before, &after))
-}
-
-fn report(table: &LakeTable, before: &iceberg::spec::Schema, after: &iceberg::spec::Schema) -> String {
-    let lines: Vec<_> = schema::difference(before, after).iter().map(|difference| format!("  {difference}")).collect();
-    format!("{}: schema {}\n{}", table.ident(), after.schema_id(), lines.join("\n"))
-}
-
-async fn set_property(config: &Config, lakehouse: &Lakehouse, target: &Target, property: &str) -> Result<String> {
-    let (key, value) = property
-        .split_once('=')
-        .ok_or_else(|| Error::config(format!("`{property}` is no property")).hint("write KEY=VALUE, or KEY= to take it away"))?;
-    let opened = open_for_change(config, lakehouse, target).await?;
-    let value = Some(value).filter(|value| !value.is_empty());
-    let ident = opened.table.ident();
-    Ok(match (schema::set_property(&opened.table, key.trim(), value).await?, value) {
-        (false, _) => format!("{ident}: nothing to change"),
-        (true, Some(value)) => format!("{ident}: {} = {value}", key.trim()),
-        (true, None) => format!("{ident}: {} is taken away", key.trim()),
-    })
-}
-
-async fn repartition(config: &Config, lakehouse: &Lakehouse, action: PartitionAction) -> Result<String> {
-    let (target, change) = match action {
-        PartitionAction::Add { target, field } => (target, PartitionChange::Add(field)),
-        PartitionAction::Drop { target, field } => (target, PartitionChange::Drop(field)),
-        PartitionAction::Replace { target, field, by } => (target, PartitionChange::Replace { old: field, new: by }),
-    };
-    let opened = open_for_change(config, lakehouse, &target).await?;
-    let ident = opened.table.ident();
-    Ok(match schema::repartition(&opened.table, &change).await? {
-        None => format!("{ident}: nothing to change"),
-        Some(fields) if fields.is_empty() => format!("{ident}: new files are not partitioned"),
-        Some(fields) => format!("{ident}: new files are partitioned by {}", fields.join(", ")),
-    })
 }
