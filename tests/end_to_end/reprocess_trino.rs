@@ -251,6 +251,15 @@ fn what_trino_takes_for_plain_it_reads_as_silver_does() {
         error.contains("derived column loud is not for Trino: `initcap(text)`") && error.contains("--engine spark"),
         "{error}"
     );
+
+    change(&lake, "sql = \"initcap(text)\"", "sql = \"upper(text)\"");
+    let add = ["schema", "add-column", "silver", "origin", "string", "--default", "web"];
+    lake.ok(&[&add[..], &["--set", "tables.compatibility=[\"spark\"]"]].concat());
+    let error = error_of(&lake, &with_trino("x {script}", &[]));
+    assert!(error.contains("column origin of table") && error.contains("which Trino does not fill"), "{error}");
+    lake.ok(&["reprocess"]);
+    let filled = lake.query(&format!("SELECT count(*) AS n FROM {} WHERE origin <> 'web'", lake.table("silver")));
+    assert_eq!(filled[0]["n"].as_u64(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

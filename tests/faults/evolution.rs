@@ -111,6 +111,35 @@ async fn columns_change_under_a_running_daemon() {
     assert!(shown.contains("upper(CustomerID)") && shown.contains("partitioned by Year, Month\n"), "{shown}");
 }
 
+/// Tables become ones of format version 3 under a daemon that writes them, and its rows have the defaults of columns that it does not know.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_with_defaults_come_under_a_running_daemon() {
+    let compatibility = "tables.compatibility=[\"spark\"]";
+    let here = Cluster::new(&[compatibility, "pipeline.commit_interval=200ms", "gold.0.refresh_interval=1s"]);
+    let metastore = here.metastore().await;
+    let add = |arguments: &[&str]| here.lake.ok(&[&["schema", "add-column"][..], arguments].concat());
+    here.send(600);
+    let mut daemon = here.lake.spawn(&["run"], LOG);
+    here.wait_until_level(&metastore, &mut daemon, LOG).await;
+    here.send(600);
+    assert_eq!(
+        last(&add(&["silver", "Origin", "string", "--default", "web", "--required"])),
+        "added Origin string default 'web'"
+    );
+    here.send(600);
+    add(&["bronze", "Region", "int", "--default", "-1"]);
+    add(&["rejected", "Seen", "boolean", "--default", "false"]);
+    here.send(600);
+    here.wait_until_level(&metastore, &mut daemon, LOG).await;
+    here.stop(daemon, LOG, &[]);
+    here.assert_exact();
+    for (table, filter) in [(SILVER, "\"Origin\" = 'web'"), (BRONZE, "\"Region\" = -1"), (REJECTED, "NOT \"Seen\"")] {
+        let sql = format!("SELECT count(*) AS n FROM {} WHERE {filter}", here.lake.table(table));
+        assert_eq!(here.lake.query(&sql)[0]["n"].as_i64(), Some(here.count(table)), "{table}");
+    }
+    here.lake.verify();
+}
+
 /// Two daemons of a group take up a renamed column, file first: neither stops, and every row has its value.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_daemons_follow_a_rename() {

@@ -105,6 +105,9 @@ pub async fn reprocess(
     let tally = Tally::new(options.observer.clone());
     let mut ground = Ground::open(definition, lakehouse).await?;
     ground.ensure_replaceable()?;
+    if let Some(engine) = &options.engine {
+        engine.ensure_takes(lake(&mut ground.silver)?)?;
+    }
     let mut noted = match Reprocessing::of(ground.silver.note(REPROCESSING))? {
         Some(noted) => {
             ground.ensure_same(&noted, &options.selection)?;

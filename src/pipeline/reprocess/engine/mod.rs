@@ -23,12 +23,14 @@ use super::{Definition, SilverStage, Tally};
 use crate::compatibility::Codec;
 use crate::error::{Error, Result};
 use crate::silver::SilverPlan;
-use crate::table::TableFormat;
+use crate::table::{LakeTable, TableFormat};
 
 pub(super) use staging::{clear, delete};
 pub use worker::reprocess_parts;
 
 const ALONE: &str = "leave --engine out; a range that is too large is done in parts, by --offsets or --since and --until";
+
+const SPARK: &str = "use --engine spark, which takes every pipeline";
 
 /// A computing engine that runs SQL scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,10 +86,23 @@ impl EngineOptions {
             Engine::Trino => ensure_trino(definition),
         }
     }
+
+    /// Refuses a silver into which an engine would write other rows than lakesmith.
+    pub fn ensure_takes(&self, silver: &LakeTable) -> Result<()> {
+        let fields = silver.metadata().current_schema().as_struct().fields();
+        match (self.engine, fields.iter().find(|field| field.write_default.is_some())) {
+            (Engine::Trino, Some(field)) => Err(Error::config(format!(
+                "column {} of table {} has a default, which Trino does not fill",
+                field.name,
+                silver.ident()
+            ))
+            .hint(SPARK)),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn ensure_trino(definition: &Definition) -> Result<()> {
-    const SPARK: &str = "use --engine spark, which takes every pipeline";
     if definition.bronze.format == TableFormat::Hive {
         return Err(Error::config("bronze is a plain Hive table, which Trino reads by another catalog than silver").hint(SPARK));
     }
