@@ -78,7 +78,7 @@ fn trino_computes_the_rows_of_plain_sales_and_the_others_are_decided_here() {
 const FIELDS: [(&str, &[&str], &[&str]); 14] = [
     (
         "text",
-        &[r#""abc""#, r#""x""#, r#""""#, r#""Grüße 😀""#, r#""a\"b\\c\n\t/""#, r#"" spaced ""#],
+        &[r#""abc""#, r#""x""#, r#""""#, r#""Grüße 😀""#, r#""a\"b\\c\n\t/""#, r#"" spaced ""#, r#""  \t a　 ""#],
         &[r#""\u0041""#, r#""\ud83d\ude00""#, "7", "null"],
     ),
     ("note", &[r#""n""#, "null", r#""""#], &["5", "true", "{}"]),
@@ -223,6 +223,12 @@ derive = [
   { name = "silent", type = "boolean", sql = "note IS NULL OR date_of < '2000-01-01'" },
   { name = "minus", type = "int", sql = "-small" },
   { name = "shift", type = "decimal(20, 2)", sql = "big" },
+  { name = "trimmed", sql = "trim(text)" },
+  { name = "ends", sql = "ltrim(text) || rtrim(text)" },
+  { name = "first", sql = "left(text, 2)" },
+  { name = "changed", sql = "replace(replace(text, 'a', 'b''b'), 'ü', '')" },
+  { name = "higher", type = "boolean", sql = "ratio > share" },
+  { name = "same", type = "boolean", sql = "ratio = CAST('0.1' AS DOUBLE)" },
 ]
 expect = [
   { name = "luck", sql = "small <> 13" },

@@ -1,7 +1,7 @@
 //! Expressions of derived columns and expectations in Trino's SQL, as far as both engines give the same result for every row.
 //!
 //! What is translated is what DataFusion evaluates, with every conversion spelled out. Only what is known to be equal is here: whole numbers and
-//! decimals without rounding of their own, doubles without comparisons (-0.0 is less than 0.0 here), texts byte by byte.
+//! decimals without rounding of their own, doubles but for the order of zeros (-0.0 is less than 0.0 here), texts byte by byte.
 //!
 //! *Invariants*: where an expression fails here, it fails in Trino, so that it is null under `TRY`. What may fail stands only below operators that
 //! are null when an operand is: nothing that failed can be hidden by a branch that was not taken.
@@ -174,10 +174,15 @@ impl Translator<'_> {
     fn binary(&self, expr: &Expr, BinaryExpr { left, op, right }: &BinaryExpr) -> Result<Translated> {
         let words = match op {
             Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq => {
-                self.ensure_alike(expr, &[left, right])?;
+                let are_doubles =
+                    [left, right].iter().all(|part| self.type_of(part).is_ok_and(|found| found == DataType::Float64));
+                if !are_doubles {
+                    self.ensure_alike(expr, &[left, right])?;
+                }
                 let sign = if *op == Operator::NotEq { "<>".to_owned() } else { op.to_string() };
                 let (left, right) = (self.translate(left)?, self.translate(right)?);
-                return Ok(Translated::strict(format!("({} {sign} {})", left.sql, right.sql), &[&left, &right]));
+                let compared = Translated::strict(format!("({} {sign} {})", left.sql, right.sql), &[&left, &right]);
+                return Ok(if are_doubles { of_doubles(compared, &left.sql, &right.sql) } else { compared });
             }
             Operator::StringConcat if is_text(&self.type_of(left)?) && is_text(&self.type_of(right)?) => {
                 let (left, right) = (self.translate(left)?, self.translate(right)?);
@@ -257,10 +262,7 @@ impl Translator<'_> {
     }
 
     fn like(&self, expr: &Expr, like: &Like) -> Result<Translated> {
-        let pattern = match &*like.pattern {
-            Expr::Literal(value, _) => value.try_as_str().flatten(),
-            _ => None,
-        };
+        let pattern = constant_text(&like.pattern);
         // By default a backslash is an escape here, and a character there.
         let pattern = pattern.filter(|pattern| !pattern.contains('\\') && like.escape_char.is_none() && !like.case_insensitive);
         let (Some(pattern), true) = (pattern, is_text(&self.type_of(&like.expr)?)) else { return Err(refused(expr)) };
@@ -321,6 +323,28 @@ impl Translator<'_> {
                 let sql = format!(r"IF(regexp_like({0}, '\A[\x00-\x7F]*\z'), {name}({0}))", of.sql);
                 Ok(Translated::strict(sql, &[&of]).that_fails())
             }
+            ("btrim" | "ltrim" | "rtrim", [_]) if is_text(&self.type_of(first)?) => {
+                // Of blanks alone; without being told, Trino takes all white space away.
+                let side = match name {
+                    "ltrim" => "LEADING",
+                    "rtrim" => "TRAILING",
+                    _ => "BOTH",
+                };
+                let of = self.translate(first)?;
+                Ok(Translated::strict(format!("trim({side} ' ' FROM {})", of.sql), &[&of]))
+            }
+            ("replace", [_, old, new]) if is_text(&self.type_of(first)?) => {
+                let (Some(old), Some(new)) = (constant_text(old).filter(|old| !old.is_empty()), constant_text(new)) else {
+                    return Err(refused(expr));
+                };
+                let of = self.translate(first)?;
+                Ok(Translated::strict(format!("replace({}, {}, {})", of.sql, literal(old), literal(new)), &[&of]))
+            }
+            ("left", [_, length]) if is_text(&self.type_of(first)?) => {
+                let length = number(length).filter(|length| *length >= 0).ok_or_else(|| refused(expr))?;
+                let of = self.translate(first)?;
+                Ok(Translated::strict(format!("substr({}, 1, {length})", of.sql), &[&of]))
+            }
             ("character_length", [_]) if is_text(&self.type_of(first)?) && self.type_of(expr)? == DataType::Int32 => {
                 let of = self.translate(first)?;
                 Ok(Translated::strict(format!("CAST(length({}) AS integer)", of.sql), &[&of]))
@@ -372,6 +396,12 @@ fn since_1970(of: &Translated, sql: &str) -> Translated {
     Translated::strict(format!("IF({} >= TIMESTAMP '1970-01-01 00:00:00.000000', {sql})", of.sql), &[of]).that_fails()
 }
 
+/// A comparison of doubles. Zeros of different signs, and what is no number, stand in another order here.
+fn of_doubles(compared: Translated, left: &str, right: &str) -> Translated {
+    let sql = format!("IF(is_finite({left}) AND is_finite({right}) AND ({left} <> 0 OR {right} <> 0), {})", compared.sql);
+    Translated { sql, ..compared }.that_fails()
+}
+
 /// Whether the right side is a number above zero.
 fn is_positive(expr: &Expr) -> bool {
     matches!(expr, Expr::BinaryExpr(BinaryExpr { right, .. }) if number(right).is_some_and(|number| number > 0))
@@ -388,6 +418,13 @@ fn number(expr: &Expr) -> Option<i64> {
 fn word(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Literal(value, _) => value.try_as_str().flatten().map(str::to_lowercase),
+        _ => None,
+    }
+}
+
+fn constant_text(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Literal(value, _) => value.try_as_str().flatten(),
         _ => None,
     }
 }
