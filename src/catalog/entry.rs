@@ -135,9 +135,9 @@ fn describe_storage(entry: &mut HiveTable, metadata: &TableMetadata) {
 
 /// Leaves out the columns from the first one on whose type is not that of the column that stood in its place.
 ///
-/// Servers compare types by position and refuse what isn't compatible, as after a column was moved or put first: 2.3 and 3.1 in every
-/// entry, 4.x in those without Iceberg's SerDe. They compare no further than the shorter list is long, so the entry says less for one
-/// commit, and the next one completes it. Nobody reads an Iceberg table by these columns but Hive 4, whose metastore exempts its entries.
+/// Servers compare types by position and refuse what isn't compatible, as after a column was moved or put first. Those of 3.1 and later set
+/// that aside when asked to, but 2.3 doesn't. It compares no further than the shorter list is long, so the entry says less for one commit, and
+/// the next one completes it. Nobody reads an Iceberg table by these columns but Hive 4, whose metastore exempts its entries.
 pub(super) fn leave_out_changed_columns(entry: &mut HiveTable, before: &[FieldSchema]) {
     let mut columns = entry.columns();
     let kept = columns.iter().zip(before).take_while(|(new, old)| new.hive_type.eq_ignore_ascii_case(&old.hive_type)).count();

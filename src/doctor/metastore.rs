@@ -46,7 +46,8 @@ async fn one_server(uri: &str, metastore: &Metastore, database: &str) -> Vec<Che
     checks.push(locks(uri, metastore, &abilities).await);
     let changed = match &abilities.column_check {
         ColumnCheck::Off => "",
-        ColumnCheck::ByPosition { .. } => {
+        ColumnCheck::ByPosition { can_be_lifted: true, .. } => ": that is set aside where a column of ours was moved or dropped",
+        ColumnCheck::ByPosition { can_be_lifted: false, .. } => {
             ": where it refuses a moved column, the entry lists columns up to that one for one commit"
         }
     };

@@ -9,8 +9,7 @@
 //! | the table's columns and its definition are the new ones | columns that are no more wanted are gone |
 //!
 //! Each step is one call of the metastore that readers see whole or not at all, and none refers to what is not there. (One exception: where
-//! a column goes whose type no other has, servers that compare types by position take the columns behind it in two calls.) A partition's
-//! version says by which definition it was computed, so that whoever goes on after a kill does what is left.
+//! a column goes whose type no other has, metastores of Hive 2.3 take the columns behind it in two calls.) A partition's version says by which definition it was computed, so that whoever goes on after a kill does what is left.
 //!
 //! *Failure*: a partition of which silver has lost rows stays as it is, and stops the maintainer. (Not where rows were replaced: there may be
 //! fewer of them.)
@@ -199,7 +198,7 @@ impl GoldMaintainer {
             let kept = in_their_places(&now, now.iter().filter(|column| is_wanted(column)).cloned().collect());
             let written = self.lease.write_columns(&kept, &parameters).await;
             match written {
-                // The places of the rest have other types: the server takes them when those of before are gone.
+                // The places of the rest have other types: Hive 2.3's metastore takes them when those of before are gone.
                 Err(error) if is_about_types(&error) => {
                     debug!(table = %self.lease.name(), error = error.chain(), "columns are taken away in two steps");
                     let fits = |(new, old): &(&FieldSchema, &FieldSchema)| new.hive_type.eq_ignore_ascii_case(&old.hive_type);

@@ -417,10 +417,13 @@ pub async fn abilities(place: &Place, version: &str, generation: Generation, ver
     assert_eq!((abilities.generation, abilities.table_request, abilities.locks_broken.clone()), (generation, true, None));
     assert!(abilities.version.starts_with(if place.is_old() { "3.0" } else { version }), "{abilities}");
     assert_eq!(abilities.ends_dead_locks, Some(true), "{abilities}");
-    let exempts_iceberg = match &abilities.column_check {
-        ColumnCheck::Off => None,
-        ColumnCheck::ByPosition { exempt } => Some(exempt.iter().any(|serde| serde.ends_with("HiveIcebergSerDe"))),
+    let (exempts_iceberg, is_lifted) = match &abilities.column_check {
+        ColumnCheck::Off => (None, false),
+        ColumnCheck::ByPosition { exempt, can_be_lifted } => {
+            (Some(exempt.iter().any(|serde| serde.ends_with("HiveIcebergSerDe"))), *can_be_lifted)
+        }
     };
+    assert_eq!(is_lifted, matches!(generation, Generation::Three | Generation::Four), "{abilities}");
     let expected = match generation {
         Generation::Embedded => None,
         Generation::Two | Generation::Three => Some(false),
@@ -429,15 +432,34 @@ pub async fn abilities(place: &Place, version: &str, generation: Generation, ver
     assert_eq!(exempts_iceberg, expected, "{abilities}");
     assert_eq!(abilities.lock_timeout.is_some(), generation != Generation::Embedded, "{abilities}");
 
-    // Said, it is also done: types are compared by position unless the SerDe is exempt.
+    // Said, it is also done: types are compared by position, unless the SerDe is exempt, or the server is told not to.
     let mut table = place.iceberg_table("compared");
     metastore.create_table(&table).await.unwrap();
-    table.set_columns(&[FieldSchema::new("id", "date"), FieldSchema::new("price", "decimal(18,2)")]);
-    match metastore.alter_table(database, "compared", &table, &stats_untouched()).await {
-        Err(error) => {
-            assert!(error.is_of_column_types() && error.certainly_not_applied() && exempts_iceberg == Some(false), "{error}")
+    let mut plain = place.iceberg_table("plain");
+    plain.remove_parameter("table_type");
+    plain.set_formats(
+        "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
+        "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
+        "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
+    );
+    metastore.create_table(&plain).await.unwrap();
+    let columns = [FieldSchema::new("id", "date"), FieldSchema::new("price", "decimal(18,2)")];
+    for (name, table, is_exempt) in
+        [("compared", &mut table, exempts_iceberg), ("plain", &mut plain, exempts_iceberg.map(|_| false))]
+    {
+        let before = table.columns();
+        table.set_columns(&columns);
+        match metastore.alter_table(database, name, table, &stats_untouched()).await {
+            Err(error) => {
+                let is_checked = is_exempt == Some(false) && !is_lifted;
+                assert!(error.is_of_column_types() && error.certainly_not_applied() && is_checked, "{error}");
+                assert_eq!(place.entry(name).await.columns(), before);
+            }
+            Ok(()) => {
+                assert!(is_exempt != Some(false) || is_lifted, "{abilities}");
+                assert_eq!(place.entry(name).await.columns(), columns);
+            }
         }
-        Ok(()) => assert_ne!(exempts_iceberg, Some(false)),
     }
     // The way out: it compares no further than the shorter list is long.
     let all = table.columns();

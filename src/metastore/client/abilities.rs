@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tracing::{debug, info};
 
-use super::{CompareAndSwap, Metastore, MetastoreError, MetastoreResult};
+use super::super::contract::GET_META_CONF;
+use super::{COLUMN_CHECK, CompareAndSwap, Metastore, MetastoreError, MetastoreResult};
 
 /// The line of servers that one belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +29,11 @@ pub enum ColumnCheck {
     /// Nothing.
     Off,
     /// It refuses incompatible types at the same position (`metastore.disallow.incompatible.col.type.changes`), but for these SerDes.
-    ByPosition { exempt: Vec<String> },
+    ByPosition {
+        exempt: Vec<String>,
+        /// A caller may set that aside.
+        can_be_lifted: bool,
+    },
 }
 
 /// What one server is and can do, but for comparing and swapping, which has to be tried.
@@ -120,13 +125,18 @@ impl Metastore {
     }
 
     async fn column_check(&self, generation: Generation) -> MetastoreResult<ColumnCheck> {
-        let on = self.setting("hive.metastore.disallow.incompatible.col.type.changes").await?;
+        let on = self.setting(COLUMN_CHECK).await?;
         if generation == Generation::Embedded || on.is_none_or(|on| on.trim().eq_ignore_ascii_case("false")) {
             return Ok(ColumnCheck::Off);
         }
         let exempt = self.setting("hive.metastore.allow.incompatible.col.type.changes.serdes").await?.unwrap_or_default();
         let exempt = exempt.split(',').map(str::trim).filter(|serde| !serde.is_empty()).map(str::to_owned).collect();
-        Ok(ColumnCheck::ByPosition { exempt })
+        let can_be_lifted = match self.read(&GET_META_CONF, [COLUMN_CHECK.into()]).await {
+            Ok(_) => true,
+            Err(error @ (MetastoreError::Transport { .. } | MetastoreError::Timeout { .. })) => return Err(error),
+            Err(_) => false,
+        };
+        Ok(ColumnCheck::ByPosition { exempt, can_be_lifted })
     }
 
     /// Says in one line of the log what each server can do, once in the life of a client. `database` must exist.
@@ -183,8 +193,8 @@ impl Abilities {
     pub fn columns_text(&self) -> String {
         match &self.column_check {
             ColumnCheck::Off => "column types are not compared".to_owned(),
-            ColumnCheck::ByPosition { exempt } if exempt.is_empty() => "column types are compared by position".to_owned(),
-            ColumnCheck::ByPosition { exempt } => {
+            ColumnCheck::ByPosition { exempt, .. } if exempt.is_empty() => "column types are compared by position".to_owned(),
+            ColumnCheck::ByPosition { exempt, .. } => {
                 let short: Vec<_> = exempt.iter().map(|serde| serde.rsplit('.').next().unwrap_or(serde)).collect();
                 format!("column types are compared by position, but not for {}", short.join(" and "))
             }
@@ -233,7 +243,10 @@ mod tests {
             locks_broken: None,
             lock_timeout: Some(Duration::from_secs(300)),
             ends_dead_locks: Some(true),
-            column_check: ColumnCheck::ByPosition { exempt: vec!["org.apache.iceberg.mr.hive.HiveIcebergSerDe".into()] },
+            column_check: ColumnCheck::ByPosition {
+                exempt: vec!["org.apache.iceberg.mr.hive.HiveIcebergSerDe".into()],
+                can_be_lifted: true,
+            },
         };
         assert_eq!(
             abilities.to_string(),

@@ -36,6 +36,9 @@ pub use probe::CompareAndSwap;
 #[doc(hidden)]
 pub use wire::{Dial, Wire};
 
+/// The setting by which servers refuse incompatible types at the same place.
+const COLUMN_CHECK: &str = "hive.metastore.disallow.incompatible.col.type.changes";
+
 /// How long a process that ends waits for the answers to its last calls.
 const FAREWELL: Duration = Duration::from_secs(5);
 

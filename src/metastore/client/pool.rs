@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
-use super::super::contract::{GET_VERSION, Method, SET_UGI};
+use super::super::contract::{GET_VERSION, Method, SET_META_CONF, SET_UGI};
 use super::super::error::{MetastoreError, MetastoreResult};
 use super::super::settings::MetastoreSettings;
 use super::super::thrift::{Struct, Value};
@@ -103,6 +103,27 @@ impl Pool {
                 Err(error)
             }
         }
+    }
+
+    /// A call on a connection of its own, for which alone the server is asked to take another value of a setting. None if it does not do that,
+    /// and then nothing was called. A write: it is not repeated.
+    pub(super) async fn call_with(
+        &self,
+        (key, value): (&str, &str),
+        method: &'static Method,
+        body: Struct,
+        among: Among,
+    ) -> Option<Answer> {
+        let Ok(Ok(_permit)) = timeout_at(self.deadline(), self.permits.acquire()).await else { return None };
+        let mut connection = self.connect(method, among).await.ok()?;
+        let setting = SET_META_CONF.call([key.into(), value.into()]);
+        connection.call(&SET_META_CONF, &setting, self.deadline()).await.ok()?.ok()?;
+        // The setting goes with the connection, which nobody gets afterwards.
+        let outcome = connection.call(method, &body, self.deadline()).await;
+        Some(outcome.unwrap_or_else(|error| {
+            self.failed(connection.server);
+            Err(error)
+        }))
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
