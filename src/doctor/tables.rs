@@ -19,7 +19,7 @@ const NOT_THERE: &str = "not there yet: the first run creates it";
 
 /// Hive refuses such tables, and Trino 476 reads defaults as null.
 const VERSION_3: &str = "a column with a default made it so; if Spark alone reads the tables, say so: tables.compatibility = [\"spark\"], \
-                         else give silver another table name, and it is computed anew from bronze";
+                         else let the pipeline file name another table, which is filled anew";
 
 /// Without a heartbeat for so long, a holder is worth a look: ours beat far more often.
 const SILENT_MS: i64 = 60_000;

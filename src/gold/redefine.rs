@@ -9,7 +9,8 @@
 //! | the table's columns and its definition are the new ones | columns that are no more wanted are gone |
 //!
 //! Each step is one call of the metastore that readers see whole or not at all, and none refers to what is not there. (One exception: where
-//! a column goes whose type no other has, metastores of Hive 2.3 take the columns behind it in two calls.) A partition's version says by which definition it was computed, so that whoever goes on after a kill does what is left.
+//! a column goes whose type no other has, metastores of Hive 2.3 take the columns behind it in two calls.) A partition's version
+//! says by which definition it was computed, so that whoever goes on after a kill does what is left.
 //!
 //! *Failure*: a partition of which silver has lost rows stays as it is, and stops the maintainer. (Not where rows were replaced: there may be
 //! fewer of them.)

@@ -47,8 +47,8 @@ pub async fn open(catalog: &HiveCatalog, ident: &TableIdent) -> Result<LakeTable
         .ok_or_else(|| Error::config(format!("table {ident} does not exist")).hint("see what there is with `lakesmith tables`"))
 }
 
-/// Makes changes of columns, all in one version of the table; with a default, the table becomes one of format version 3. Returns the schema as it is then; none if there was nothing to change.
-/// The columns `kept` stay what they are.
+/// Makes changes of columns, all in one version of the table; with a default, the table becomes one of format version 3. Returns the schema as
+/// it is then; none if there was nothing to change. The columns `kept` stay what they are.
 pub async fn apply(table: &LakeTable, kept: &[&str], changes: &[Change]) -> Result<Option<Schema>> {
     let metadata = table.metadata();
     let schema = change::apply(metadata, kept, changes).map_err(|error| error.context(unchanged(table)))?;
